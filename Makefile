@@ -1,0 +1,39 @@
+# make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
+# make test    lint and run every test
+# make bench   our way against the reference's way, one line each
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+DATA    ?= data/sample
+RUN     ?= sample
+PROFILE ?= auto
+LABELS  ?=
+
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: run test lint bench clean
+
+run: $(READY)
+	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+BENCHES := label judge generate train predict
+bench: $(addprefix bench-,$(BENCHES))
+bench-%: $(READY)
+	@$(BIN)/python benchmarks/bench_$*.py
+
+# The stamp is written last, so that an interrupted install is done again.
+$(READY): requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

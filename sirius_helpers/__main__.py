@@ -1,0 +1,79 @@
+"""Execute the notebook from top to bottom: what `make run` calls.
+
+Input is checked before a kernel starts, the notebook is saved after every cell, and what went wrong is said in
+one line.
+
+    python -m sirius_helpers --data data/sample --run sample
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+
+import nbformat
+import papermill
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from .errors import UserError
+from .inputs import check_inputs
+from .settings import PROJECT, settings_for
+
+NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 when every stage is done, 2 with one line on stderr otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m sirius_helpers", description="Execute the notebook.")
+    parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories")
+    parser.add_argument("--run", default="", help="files go to checkpoints/<run>/")
+    parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
+    parser.add_argument("--labels", default="", help="CSV with ready-made labels: text and a category column")
+    options = parser.parse_args(arguments)
+    try:
+        execute(**vars(options))
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def execute(data: str, run: str, profile: str, labels: str) -> None:
+    """Run the notebook with these parameters; the executed copy lands in the run's folder."""
+    settings = settings_for(profile, data=data, run=run, labels=labels)
+    check_inputs(settings)
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    target = settings.folder / "notebook.ipynb"
+    parameters = {
+        "DATA": str(settings.data),
+        "RUN": settings.run,
+        "PROFILE": profile,
+        "LABELS": str(settings.labels or ""),
+    }
+    print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
+    start = time.monotonic()
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(
+            NOTEBOOK, target, parameters, kernel_name="python3", cwd=PROJECT, progress_bar=False, log_output=False
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
+    finally:
+        tidy(target)
+    print(f"Done in {time.monotonic() - start:.0f} s. Notebook: {target}; submission: {settings.folder}/submission.csv")
+
+
+def tidy(path) -> None:
+    """Join the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
+    if path.exists():
+        notebook = nbformat.read(path, as_version=4)
+        notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
+        nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Work in length-sorted batches that always fit: a budget of padded tokens that halves on out-of-memory.
+
+Knows lengths and memory; not what the work is.
+
+    batcher = Batcher(tokens=16_384)
+    batcher.run(lengths, work)             # work(indices) for one batch after the other
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from tqdm.std import tqdm
+
+from .errors import UserError
+
+
+class Batcher:
+    """Cuts work into batches of at most `tokens` padded tokens and remembers what fitted."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def run(self, lengths: Sequence[int], work: Callable[[list[int]], None]) -> None:
+        """Call `work` with the indices of each batch, longest first, so that memory runs out early or never.
+
+        A batch is the longest run of what is left that fits, so whoever starts again with the unfinished items
+        gets the same batches as an unbroken run.
+        """
+        left = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        while left:
+            longest = max(1, lengths[left[0]])
+            batch = left[: max(1, self.tokens // longest)]
+            try:
+                work(batch)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(
+                        f"out of memory on a single text of {longest} tokens; free memory (restart the kernel), "
+                        "choose a smaller model or lower max_tokens."
+                    ) from error
+                self.tokens = len(batch) // 2 * longest
+            else:
+                left = left[len(batch) :]
+                continue
+            free_memory()  # outside the except block: the traceback holds the failed batch's tensors
+
+
+def free_memory() -> None:
+    """Give unreferenced memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def progress(total: int, what: str) -> tqdm:
+    """A progress bar with an ETA, as plain text: it stays readable in a saved notebook."""
+    return tqdm(total=total, desc=what, file=sys.stdout, ncols=90, mininterval=0.5)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

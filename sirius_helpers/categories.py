@@ -1,0 +1,98 @@
+"""The taxonomy: labels, what they mean and how reviews in them sound.
+
+A data folder brings either `categories.toml` (label, description, examples, aliases) or a plain
+`categories.txt` (a label a line). Labels of a plain list that the project's own data/categories.toml knows
+take their description and examples from there.
+
+    taxonomy = read_categories(settings.data)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+from .settings import PROJECT
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+KNOWN = PROJECT / "data" / "categories.toml"
+
+
+@dataclass(frozen=True)
+class Category:
+    """One allowed answer."""
+
+    label: str
+    description: str = ""
+    examples: tuple[str, ...] = ()  # short phrases in the voice of a review
+    aliases: tuple[str, ...] = ()  # other names under which imported labels may file it
+
+
+def read_categories(folder: Path) -> list[Category]:
+    """The taxonomy of a data folder, in the file's order."""
+    toml, txt = folder / "categories.toml", folder / "categories.txt"
+    if toml.exists():
+        return _checked(_read_toml(toml), toml)
+    if not txt.exists():
+        raise UserError(
+            f"{folder} has neither categories.toml nor categories.txt; "
+            "write one label a line into categories.txt, or copy data/categories.toml and change it."
+        )
+    known = {category.label: category for category in _read_toml(KNOWN)} if KNOWN.exists() else {}
+    labels = [line.strip() for line in _read_text(txt).splitlines() if line.strip()]
+    return _checked([known.get(label, Category(label)) for label in labels], txt)
+
+
+def labels_of(taxonomy: list[Category]) -> list[str]:
+    """The allowed labels, in order."""
+    return [category.label for category in taxonomy]
+
+
+def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
+    """Every label and alias -> label."""
+    names = {alias: category.label for category in taxonomy for alias in category.aliases}
+    return names | {category.label: category.label for category in taxonomy}
+
+
+def _read_toml(path: Path) -> list[Category]:
+    try:
+        rows = tomllib.loads(_read_text(path)).get("category", [])
+        return [
+            Category(
+                label=row["label"].strip(),
+                description=row.get("description", "").strip(),
+                examples=tuple(row.get("examples", ())),
+                aliases=tuple(row.get("aliases", ())),
+            )
+            for row in rows
+        ]
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+    except (KeyError, AttributeError, TypeError):
+        raise UserError(
+            f'{path}: every [[category]] needs label = "…"; description is text, examples and aliases are '
+            "lists of texts."
+        ) from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+
+
+def _checked(taxonomy: list[Category], path: Path) -> list[Category]:
+    labels = labels_of(taxonomy)
+    if len(labels) < 2:
+        raise UserError(f"{path} lists {len(labels)} categories; a classifier needs at least two.")
+    names = [name for category in taxonomy for name in (category.label, *category.aliases)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not all(names):
+        raise UserError(f"{path}: these names are empty or stand twice: {twice or ['(empty)']}; keep one of each.")
+    return taxonomy

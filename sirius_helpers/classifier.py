@@ -1,0 +1,119 @@
+"""The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved and loaded.
+
+A saved adapter is a folder of safetensors and JSON: no pickle. Knows nothing of stages or tables.
+
+    with Classifier.load(folder / "adapter", device="cpu") as classifier:
+        probabilities = classifier(["Сапоги промокают"])            # (texts, labels)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .batching import Batcher
+from .encoding import mean_pooled, run_rows
+from .errors import UserError
+from .loaders import load_model, load_tokenizer, quiet, release
+from .settings import ModelSpec, Settings, compute_dtype
+
+
+class MeanPoolClassifier(nn.Module):
+    """Encoder, mean over the tokens, unit length, linear head."""
+
+    def __init__(self, encoder: nn.Module, labels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.hidden_size, labels)
+        self.config = encoder.config  # peft and the Trainer look for it
+
+    def forward(self, input_ids, attention_mask, labels=None) -> SequenceClassifierOutput:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            return SequenceClassifierOutput(logits=self.head(mean_pooled(hidden, attention_mask)))
+
+
+def new_model(settings: Settings, labels: int) -> PeftModel:
+    """The base encoder with fresh adapters; only they and the head are trained."""
+    encoder = load_model(AutoModel, settings.classifier, settings.device)
+    model = MeanPoolClassifier(encoder, labels).to(settings.device)
+    names = {name.rsplit(".", 1)[-1] for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
+    unknown = sorted(set(settings.lora_targets) - names)
+    if unknown:
+        raise UserError(f"lora_targets {unknown} are not layers of {settings.classifier.name}: {sorted(names)}.")
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets),
+        exclude_modules=r".*pooler.*",  # mean pooling does not use it
+        modules_to_save=["head"],
+    )
+    with quiet():
+        return get_peft_model(model, config)
+
+
+def save(model: PeftModel, tokenizer, folder: Path, settings: Settings, labels: Sequence[str]) -> None:
+    """Adapter and head as safetensors, the tokenizer, and config.json with id2label and the base model."""
+    with quiet():
+        model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty template; the scores stand in metrics.json
+    tokenizer.save_pretrained(folder)
+    config = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+        "base": vars(settings.classifier),
+        "max_tokens": settings.max_tokens,
+    }
+    (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+class Classifier:
+    """A trained adapter merged into its encoder, ready for any number of texts."""
+
+    def __init__(self, model: nn.Module, tokenizer, labels: list[str], prefix: str, max_tokens: int, device: str):
+        self.model, self.tokenizer, self.labels = model, tokenizer, labels
+        self.prefix, self.max_tokens, self.device = prefix, max_tokens, device
+
+    @classmethod
+    def load(cls, folder: Path, device: str) -> Classifier:
+        """From a folder that `save` wrote."""
+        config_path = Path(folder) / "config.json"
+        if not config_path.exists():
+            raise UserError(f"{config_path} is missing; run the stage 'train' first: it makes this folder.")
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+        base = ModelSpec(**config["base"])
+        encoder = load_model(AutoModel, base, device)
+        with quiet():
+            model = PeftModel.from_pretrained(MeanPoolClassifier(encoder, len(labels)), str(folder))
+            merged = model.merge_and_unload().to(device).eval()
+        return cls(merged, load_tokenizer(base), labels, base.text_prefix, config["max_tokens"], device)
+
+    def __call__(self, texts: Sequence[str], tokens_per_batch: int = 16_384, what: str | None = None) -> np.ndarray:
+        """Probabilities of every label, (texts, labels); `what` names a progress bar."""
+        return run_rows(
+            lambda inputs: torch.softmax(self.model(**inputs).logits, dim=-1),
+            texts,
+            self.tokenizer,
+            self.device,
+            prefix=self.prefix,
+            batcher=Batcher(tokens_per_batch),
+            max_tokens=self.max_tokens,
+            what=what,
+            dtype=compute_dtype(self.device),
+        )
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(self, *_) -> None:
+        release(self.model)

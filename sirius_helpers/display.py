@@ -1,0 +1,268 @@
+"""What a person looks at inline: tables, side-by-side samples, curves, the confusion matrix.
+
+Everything returns an object that a notebook shows by itself (`_repr_html_`); review text is always escaped.
+Reads no files and loads no model.
+
+    display.pairs(kept, n=5, seed=0)
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart by colour-blind readers, legible on light and dark.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7f7f7f"
+TRAIN_COLOUR, HELD_COLOUR = BLUE, ORANGE
+_STYLE = (
+    "<style>.sirius{overflow-x:auto;margin:.4em 0}.sirius table{border-collapse:collapse;font-size:13px}"
+    ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
+    "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;max-width:38em}"
+    ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
+    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0}</style>"
+)
+
+
+class Html:
+    """Finished HTML that a notebook shows."""
+
+    def __init__(self, html: str) -> None:
+        self.html = html
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __add__(self, other: Html) -> Html:
+        return Html(self.html + other.html)
+
+
+def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None = None) -> Html:
+    """A table with escaped text; `formats` maps a column to a format such as ".3f"."""
+    formats = formats or {}
+    numeric = [pd.api.types.is_numeric_dtype(rows[name]) or name in formats for name in rows.columns]
+    head = "".join(_cell("th", str(name), num) for name, num in zip(rows.columns, numeric, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            _cell("td", _text(value, formats.get(name)), num)
+            for name, value, num in zip(rows.columns, row, numeric, strict=True)
+        )
+        + "</tr>"
+        for row in rows.itertuples(index=False)
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return Html(f'{_STYLE}<div class="sirius"><table>{title}<tr>{head}</tr>{body}</table></div>')
+
+
+def facts(values: dict, caption: str = "") -> Html:
+    """Names and values, a row each."""
+    rows = [(name, value if isinstance(value, str) else repr(value)) for name, value in values.items()]
+    return table(pd.DataFrame(rows, columns=["setting", "value"]), caption)
+
+
+def picture(figure: Figure, alt: str) -> Html:
+    """A figure as an image that needs no plotting backend."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Html(f'<img style="max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
+
+
+def class_counts(categories: pd.Series, caption: str = "Reviews a category") -> Html:
+    """Counts and shares by category."""
+    counts = categories.value_counts()
+    share = 100 * counts / counts.sum()
+    rows = pd.DataFrame({"category": counts.index, "reviews": counts.to_numpy(), "share, %": share.to_numpy()})
+    return table(rows, caption, {"share, %": ".1f"})
+
+
+def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
+    """The labels with the smallest margin between the two most probable categories."""
+    if labels["margin"].isna().all():
+        return Html("<p>Imported labels carry no probabilities, so there is no least certain one to show.</p>")
+    worst = labels.sort_values("margin").head(n)
+    tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
+    rows = pd.DataFrame(
+        {
+            "id": worst["id"],
+            "review": worst["text"],
+            "first choice": [f"{one[0]} {one[1]:.2f}" for one, _ in tops],
+            "second choice": [f"{two[0]} {two[1]:.2f}" for _, two in tops],
+        }
+    )
+    return table(rows, f"The {len(rows)} least certain labels")
+
+
+def quotas(labels: pd.DataFrame, wanted: Sequence, kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
+    """By category: originals, texts wanted and kept, attempts refused."""
+    columns = {
+        "originals": labels["category"],
+        "wanted": pd.Series([item.category for item in wanted], dtype=object),
+        "kept": kept["category"],
+        "refused attempts": refused["category"],
+    }
+    counted = pd.DataFrame({name: values.value_counts() for name, values in columns.items()}).fillna(0).astype(int)
+    counted = counted.sort_values("originals").rename_axis("category").reset_index()
+    return table(counted, "Synthetic reviews, the rarest category first")
+
+
+def reasons(refused: pd.DataFrame) -> Html:
+    """How often each reason refused a candidate."""
+    counts = refused["reason"].value_counts().rename_axis("reason").reset_index(name="attempts")
+    return table(counts, "Why candidates were refused")
+
+
+def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
+    """Random originals beside their paraphrases; the same seed shows the same sample."""
+    rows = kept if category is None else kept[kept["category"] == category]
+    rows = rows.sample(min(n, len(rows)), random_state=seed)
+    shown = pd.DataFrame(
+        {
+            "category": rows["category"],
+            "original": rows["original"],
+            "synthetic": rows["text"],
+            "P(yes)": rows["p_yes"],
+            "attempt": rows["attempt"] + 1,
+        }
+    )
+    return table(shown, f"{len(shown)} of {len(kept)} synthetic reviews", {"P(yes)": ".2f"})
+
+
+def refused_sample(refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str | None = None) -> Html:
+    """Random refused candidates with the reason."""
+    rows = refused if reason is None else refused[refused["reason"] == reason]
+    rows = rows.sample(min(n, len(rows)), random_state=seed)
+    return table(rows[["reason", "original", "text", "p_yes"]], f"{len(rows)} of {len(refused)} refused attempts")
+
+
+def parts(split: pd.DataFrame) -> Html:
+    """Rows by category and part, synthetic ones apart."""
+    kind = split["part"] + split["synthetic"].map({False: "", True: " (synthetic)"})
+    counted = pd.crosstab(split["category"], kind)
+    order = [f"{part}{kind}" for part in ("train", "validation", "test") for kind in ("", " (synthetic)")]
+    counted = counted[[name for name in order if name in counted.columns]]
+    counted = counted.loc[counted.sum(axis=1).sort_values(ascending=False).index]
+    return table(counted.rename_axis("category").reset_index(), "Rows by part")
+
+
+def leaks(report: dict) -> Html:
+    """Held-out rows whose source or near-duplicate the model learns from."""
+    names = {
+        "held_out": "held-out rows",
+        "source_in_training": "… with their original or a paraphrase of it in training",
+        "near_duplicate_in_training": "… with a near-duplicate in training",
+        "either": "… with either",
+    }
+    rows = pd.DataFrame([(text, report[key]) for key, text in names.items()], columns=["leak report", "rows"])
+    return table(rows)
+
+
+def scores(metrics: dict) -> Html:
+    """Adapter beside baseline in each view, with 95 % intervals."""
+    rows = [
+        {
+            "view": view,
+            "model": model,
+            "rows": result["rows"],
+            **{
+                title: "{value:.3f}  [{low:.3f}, {high:.3f}]".format(**result[key])
+                for key, title in (("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"), ("accuracy", "accuracy"))
+            },
+        }
+        for view, models in metrics["scores"].items()
+        for model, result in models.items()
+    ]
+    return table(pd.DataFrame(rows), "Scores with 95 % bootstrap intervals")
+
+
+def per_class(metrics: dict, view: str, model: str = "adapter") -> Html:
+    """F1 of each category in one view."""
+    result = metrics["scores"][view][model]["per_class"]
+    rows = [{"category": name, **values} for name, values in result.items()]
+    formats = dict.fromkeys(("f1", "low", "high"), ".3f")
+    return table(pd.DataFrame(rows).sort_values("rows", ascending=False), f"F1 by category, {view}", formats)
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Losses and weighted F1 by epoch, the best checkpoint marked."""
+    figure = Figure(figsize=(9, 3.2))
+    left, right = figure.subplots(1, 2)
+    left.plot(history["epoch"], history["train_loss"], color=TRAIN_COLOUR, marker="o", ms=3, label="train")
+    left.plot(history["epoch"], history["validation_loss"], color=HELD_COLOUR, marker="s", ms=3, label="validation")
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend(frameon=False)
+    best = history.loc[history["weighted_f1"].idxmax()]
+    right.plot(history["epoch"], history["weighted_f1"], color=HELD_COLOUR, marker="s", ms=3, label="weighted F1")
+    right.plot(history["epoch"], history["macro_f1"], color=GREEN, marker="^", ms=3, label="macro F1")
+    right.axvline(best["epoch"], color=GREY, ls="--", lw=1, label=f"best: epoch {best['epoch']:.0f}")
+    right.set(xlabel="epoch", ylabel="validation score")
+    right.legend(frameon=False)
+    return _plain(figure)
+
+
+def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Figure:
+    """Confusion matrix: rows are the truth, shades are shares of the row, numbers are counts."""
+    counts = pd.crosstab(
+        pd.Categorical(truth, categories=labels), pd.Categorical(predicted, categories=labels), dropna=False
+    ).to_numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(0.62 * len(labels) + 2.2, 0.52 * len(labels) + 1.6))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="label")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    return _plain(figure)
+
+
+def save_report(folder: Path, rows: pd.DataFrame, labels: Sequence[str], history: pd.DataFrame) -> None:
+    """The pictures of the evaluation as PNG files; `rows` have category and predicted."""
+    pictures = {
+        "curves": curves(history),
+        "confusion": confusion(rows["category"], rows["predicted"], labels),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
+
+
+def shown(folder: Path, name: str) -> Html:
+    """A picture of the report."""
+    data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+    return Html(f'<img style="max-width:100%" alt="{escape(name)}" src="data:image/png;base64,{data}">')
+
+
+def stage_times(stages: dict) -> Html:
+    """Seconds each finished stage took when it last did its work."""
+    rows = [
+        {"stage": name, "seconds": entry["seconds"], "finished": entry["finished"]} for name, entry in stages.items()
+    ]
+    return table(pd.DataFrame(rows), "Stage times", {"seconds": ".1f"})
+
+
+def _plain(figure: Figure) -> Figure:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def _text(value, form: str | None) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return format(value, form) if form and not isinstance(value, str) else str(value)
+
+
+def _cell(tag: str, text: str, numeric: bool) -> str:
+    kind = ' class="num"' if numeric else ""
+    return f"<{tag}{kind}>{escape(text)}</{tag}>"

@@ -1,0 +1,79 @@
+"""Texts through an encoder: mean-pooled, length-normalised embeddings in length-sorted batches.
+
+Knows nothing of categories.
+
+    vectors = embed(texts, model, tokenizer, prefix="query: ", batcher=Batcher(16_384))   # (texts, width)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .batching import Batcher, progress
+
+
+def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Unit-length mean over the real tokens: (batch, tokens, width) -> (batch, width), in fp32."""
+    mask = attention_mask.unsqueeze(-1).float()
+    return functional.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1)
+
+
+def embed(
+    texts: Sequence[str],
+    model,
+    tokenizer,
+    *,
+    prefix: str,
+    batcher: Batcher,
+    max_tokens: int = 256,
+    what: str | None = None,
+) -> np.ndarray:
+    """Embeddings of texts, (texts, width) float32."""
+
+    def forward(inputs) -> torch.Tensor:
+        return mean_pooled(model(**inputs).last_hidden_state, inputs["attention_mask"])
+
+    return run_rows(
+        forward, texts, tokenizer, model.device, prefix=prefix, batcher=batcher, max_tokens=max_tokens, what=what
+    )
+
+
+@torch.inference_mode()
+def run_rows(
+    forward: Callable,
+    texts: Sequence[str],
+    tokenizer,
+    device,
+    *,
+    prefix: str,
+    batcher: Batcher,
+    max_tokens: int,
+    what: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> np.ndarray:
+    """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
+
+    `dtype` turns autocast on; `what` names a progress bar.
+    """
+    tokens = tokenizer([prefix + text for text in texts], truncation=True, max_length=max_tokens)
+    ids = tokens["input_ids"]
+    rows: list = [None] * len(texts)
+    bar = progress(len(texts), what) if what else None
+
+    def work(batch: list[int]) -> None:
+        inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device)
+        with torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype is not None):
+            out = forward(inputs).float().cpu().numpy()
+        for i, row in zip(batch, out, strict=True):
+            rows[i] = row
+        if bar:
+            bar.update(len(batch))
+
+    batcher.run([len(x) for x in ids], work)
+    if bar:
+        bar.close()
+    return np.stack(rows)

@@ -1,0 +1,210 @@
+"""A category, with probabilities, for every review: from an LLM, from a few examples, or from a file.
+
+Writes `labels.jsonl` (id, text, category, probabilities, margin, labeler) and, with a person's corrections on
+top, `labels.csv`, which is what the later stages read. No label outside the taxonomy can occur.
+
+    labels = label(settings)               # stage "label"
+    labels = review(settings)              # stage "review"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from .batching import Batcher, progress
+from .categories import Category, labels_of, read_categories
+from .choices import ClosedQuestion
+from .encoding import embed
+from .errors import UserError
+from .journal import Journal, fingerprint, read_records
+from .loaders import causal_lm, encoder, loaded_revision
+from .prompts import split_prompt, template_for
+from .reviews import normalised, read_labelled, read_reviews, read_table, write_csv
+from .runs import Run, digest
+from .settings import Settings
+
+OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
+
+
+def label(settings: Settings) -> pd.DataFrame:
+    """Stage "label": every training review gets a category; finished reviews are not done again."""
+    run = Run(settings.folder)
+    train = read_reviews(settings.data / "train.csv")
+    taxonomy = read_categories(settings.data)
+    mark = fingerprint("label", _identity(settings, taxonomy))
+    journal = Journal(run.path("labels.jsonl"), mark)
+    if journal.set_aside:
+        print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
+    known = {record["id"]: record for record in journal.records}
+    missing = train[~train["id"].isin(known)].reset_index(drop=True)
+    if missing.empty:
+        print(f"label: all {len(train)} reviews were labelled earlier; reused.")
+    with run.stage("label", fingerprint(mark, train["id"].tolist()), ["labels.jsonl"]) as facts:
+        if len(missing):
+            facts["revision"] = _label_missing(missing, taxonomy, settings, journal)
+        known = {record["id"]: record for record in journal.records}
+        in_order = [known[i] for i in train["id"]]
+        if in_order != journal.records:  # batches finish in order of length; leave the file in the table's order
+            journal.replace(in_order)
+    return pd.DataFrame(journal.records)
+
+
+def review(settings: Settings) -> pd.DataFrame:
+    """Stage "review": apply `corrections.csv` (id or text, category), if there is one; write `labels.csv`."""
+    run = Run(settings.folder)
+    source = run.need("labels.jsonl")
+    labels = pd.DataFrame(read_records(source))[["id", "text", "category", "labeler"]]
+    corrections = run.path("corrections.csv")
+    mark = fingerprint("review", digest(source), digest(corrections))
+    if not run.is_finished("review", mark):
+        with run.stage("review", mark, ["labels.csv"]):
+            if corrections.exists():
+                labels = _corrected(labels, corrections, read_categories(settings.data))
+            write_csv(run.path("labels.csv"), labels)
+    return read_table(run.path("labels.csv"), ["id", "text", "category"])
+
+
+def llm_labels(
+    texts: Sequence[str], taxonomy: list[Category], model, tokenizer, settings: Settings, on_batch: OnBatch
+) -> None:
+    """Probabilities of every category from a causal language model, by closed question, no generation."""
+    chat = settings.labeler.chat
+    template = template_for("label", chat, settings.prompts)
+    prefix, tail = split_prompt(template, tokenizer, chat, **label_variables(taxonomy))
+    labels = labels_of(taxonomy)
+    question = ClosedQuestion(
+        model,
+        tokenizer,
+        prefix,
+        tail,
+        answers=labels if chat else [f" {name}" for name in labels],
+        end=tokenizer.eos_token if chat else "\n",
+        token_budget=settings.tokens_per_batch,
+    )
+    cut = [text[: settings.max_review_chars] for text in texts]
+    question.log_probs(cut, on_batch=lambda batch, rows: on_batch(batch, softmax(rows)))
+
+
+def few_shot_labels(
+    texts: Sequence[str], taxonomy: list[Category], model, tokenizer, settings: Settings, on_batch: OnBatch
+) -> None:
+    """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
+    without = [category.label for category in taxonomy if not category.examples]
+    if without:
+        raise UserError(
+            f"the few-shot labeler has no example phrases for: {', '.join(without)}. Write a categories.toml with "
+            'examples = ["…", …] (about seven a category) into the data folder, or import labels with LABELS.'
+        )
+    phrases = [(text, c.label) for c in taxonomy for text in (*c.examples, c.description) if text]
+    options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
+    vectors = embed([text for text, _ in phrases], model, tokenizer, **options)
+    head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
+    head.fit(vectors, [name for _, name in phrases])
+    columns = [list(head.classes_).index(name) for name in labels_of(taxonomy)]
+    rows = head.predict_proba(embed(texts, model, tokenizer, **options))[:, columns]
+    on_batch(range(len(texts)), rows)
+
+
+def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
+    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category)."""
+    lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
+    shown = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
+    examples = "\n\n".join(f"Отзыв: {text}\nКатегория: {name}" for text, name in shown)
+    return {"categories": "\n".join(lines), "examples": examples}
+
+
+def softmax(rows: np.ndarray) -> np.ndarray:
+    """Rows of log-probabilities -> rows that sum to one."""
+    weights = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> str | None:
+    """Label and record the reviews; returns the commit of the model, None where it did not come from a hub."""
+    texts = missing["text"].tolist()
+    if settings.labels:
+        journal.append(_imported(missing, settings, taxonomy))
+        return None
+    labels = labels_of(taxonomy)
+    with progress(len(texts), "label") as bar:
+
+        def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
+            journal.append(
+                _record(missing.iloc[i], labels, row, settings.labeler.name) for i, row in zip(batch, rows, strict=True)
+            )
+            bar.update(len(batch))
+
+        if settings.labeler_kind == "llm":
+            with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
+                llm_labels(texts, taxonomy, model, tokenizer, settings, on_batch)
+        else:
+            with encoder(settings.labeler, settings.device) as (model, tokenizer):
+                few_shot_labels(texts, taxonomy, model, tokenizer, settings, on_batch)
+    return loaded_revision(model)
+
+
+def _record(review: pd.Series, labels: list[str], row: np.ndarray, labeler: str) -> dict:
+    second, best = np.sort(row)[-2:]
+    return {
+        "id": review["id"],
+        "text": review["text"],
+        "category": labels[int(row.argmax())],
+        "probabilities": {name: round(float(p), 6) for name, p in zip(labels, row, strict=True)},
+        "margin": round(float(best - second), 6),
+        "labeler": labeler,
+    }
+
+
+def _imported(missing: pd.DataFrame, settings: Settings, taxonomy: list[Category]) -> list[dict]:
+    """Imported labels have no probabilities, and none are made up."""
+    given = read_labelled(settings.labels, taxonomy)
+    absent = missing[~missing["text"].map(normalised).isin(given)]
+    if len(absent):
+        raise UserError(
+            f"{settings.labels} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
+            f"the first being {absent['text'].iloc[0][:60]!r}. Add rows for them, or leave LABELS empty."
+        )
+    return [
+        {
+            "id": row.id,
+            "text": row.text,
+            "category": given[normalised(row.text)],
+            "probabilities": None,
+            "margin": None,
+            "labeler": f"imported:{settings.labels.name}",
+        }
+        for row in missing.itertuples()
+    ]
+
+
+def _identity(settings: Settings, taxonomy: list[Category]) -> list:
+    """Everything a label depends on beside the review's own text."""
+    if settings.labels:
+        return ["imported", digest(settings.labels), labels_of(taxonomy)]
+    common = [settings.labeler_kind, vars(settings.labeler), [vars(category) for category in taxonomy]]
+    if settings.labeler_kind == "few-shot":
+        return [*common, settings.few_shot_c]
+    return [*common, vars(template_for("label", settings.labeler.chat, settings.prompts)), settings.max_review_chars]
+
+
+def _corrected(labels: pd.DataFrame, path, taxonomy: list[Category]) -> pd.DataFrame:
+    table = read_table(path, ["category"])
+    key = next((name for name in ("id", "text") if name in table.columns), None)
+    if key is None:
+        raise UserError(f"{path} needs a column 'id' or 'text' beside 'category'.")
+    labels = labels.copy()
+    allowed = labels_of(taxonomy)
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        hit = labels[key] == row[key]
+        if row["category"] not in allowed:
+            raise UserError(
+                f"{path}, row {number}: {row['category']!r} is not a category; allowed are {', '.join(allowed)}."
+            )
+        if not hit.any():
+            raise UserError(f"{path}, row {number}: no review has the {key} {row[key][:60]!r}; correct the row.")
+        labels.loc[hit, ["category", "labeler"]] = [row["category"], "corrected by hand"]
+    return labels

@@ -1,0 +1,148 @@
+"""Memory-saving loaders: one model at a time, its memory freed on exit whatever still points to it.
+
+Knows how weights lie in memory; not what the models are for.
+
+    with causal_lm(settings.writer, settings.device) as (model, tokenizer):
+        ...
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from . import embedded
+from .batching import free_memory
+from .errors import UserError
+from .settings import CAUSAL_LM, ENCODER, ModelSpec
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple]:
+    """A causal language model and its tokenizer, padded on the left for generation."""
+    with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        yield model, tokenizer
+
+
+@contextmanager
+def encoder(spec: ModelSpec, device: str) -> Iterator[tuple]:
+    """A bidirectional encoder without a head, and its tokenizer."""
+    with _loaded(AutoModel, spec, device) as loaded:
+        yield loaded
+
+
+def local_name(spec: ModelSpec) -> str:
+    """What `from_pretrained` takes: a folder for the embedded models, otherwise the name itself."""
+    if spec.name == ENCODER:
+        return str(embedded.encoder_folder())
+    if spec.name == CAUSAL_LM:
+        return str(embedded.causal_lm_folder())
+    return spec.name
+
+
+def load_tokenizer(spec: ModelSpec):
+    """The tokenizer alone."""
+    with _clear_errors(spec):
+        return AutoTokenizer.from_pretrained(local_name(spec), revision=spec.revision or "main")
+
+
+def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
+    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
+    options = {"use_safetensors": True, "revision": spec.revision or "main"}
+    if spec.weights == "nf4":
+        options |= {
+            "quantization_config": BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                # A T4 has no bf16; CPUs have no fast fp16.
+                bnb_4bit_compute_dtype=torch.float16 if device == "cuda" else torch.float32,
+            ),
+            "dtype": torch.float16 if device == "cuda" else torch.float32,
+        }
+    else:
+        options["dtype"] = DTYPES[spec.weights]
+    if device == "cuda" or spec.weights == "nf4":
+        options["device_map"] = {"": 0 if device == "cuda" else "cpu"}  # never spill to the host silently
+    with _clear_errors(spec), quiet():
+        return auto_class.from_pretrained(local_name(spec), **options).eval()
+
+
+def loaded_revision(model) -> str | None:
+    """The hub commit that a model was loaded from."""
+    return getattr(model.config, "_commit_hash", None)
+
+
+def memory(device: str) -> dict[str, str]:
+    """The device's name and free memory, as a person reads them."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = {"device": f"CPU, {os.cpu_count()} cores", "free host memory": f"{pages / 2**30:.1f} GiB"}
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        found["device"] = torch.cuda.get_device_name(0)
+        found["free GPU memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB"
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' progress bars, hints and warnings: the notebook shows what matters."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _loaded(auto_class, spec: ModelSpec, device: str) -> Iterator[tuple]:
+    model = load_model(auto_class, spec, device)
+    try:
+        yield model, load_tokenizer(spec)
+    finally:
+        release(model)
+
+
+def release(model: torch.nn.Module) -> None:
+    """Empty a model's tensors, so that its memory is free even while a name or a traceback holds the model."""
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                if hasattr(tensor, "quant_state"):
+                    tensor.quant_state = None
+    free_memory()
+
+
+@contextmanager
+def _clear_errors(spec: ModelSpec) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{spec.name} ({spec.weights}) does not fit into GPU memory: {str(error).splitlines()[0]} "
+            "Restart the kernel to free what else is loaded, or choose a smaller model."
+        ) from error
+    except OSError as error:
+        kind = "folder" if Path(spec.name).exists() else "model"
+        raise UserError(
+            f"{kind} {spec.name!r} could not be loaded: {str(error).splitlines()[0]} "
+            "Check the name, the network, and that it has *.safetensors weights."
+        ) from error

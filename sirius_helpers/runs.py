@@ -1,0 +1,136 @@
+"""A run's folder: which stage makes which file, and which stages are up to date.
+
+`run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint,
+its files' hashes and its time. A stage is written there last, so an entry means "complete".
+
+    run = Run(settings.folder)
+    path = run.need("labels.csv")          # a missing file names the stage that makes it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from . import __version__, embedded
+from .errors import UserError
+from .journal import write_atomically
+from .settings import Settings
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "scikit-learn")
+
+MADE_BY = {
+    "labels.jsonl": "label",
+    "labels.csv": "review",
+    "synthetic.jsonl": "augment",
+    "rejected.jsonl": "augment",
+    "split.csv": "split",
+    "adapter": "train",
+    "history.csv": "train",
+    "metrics.json": "evaluate",
+    "errors.csv": "evaluate",
+    "report": "evaluate",
+    "predictions.csv": "predict",
+    "submission.csv": "predict",
+}
+
+
+class Run:
+    """The files of one run under `checkpoints/<run>/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def need(self, name: str) -> Path:
+        """Path of a file an earlier stage made."""
+        path = self.path(name)
+        if not path.exists():
+            raise UserError(f"{path} is missing; run the stage '{MADE_BY[name]}' first: it makes this file.")
+        return path
+
+    @property
+    def memory(self) -> dict:
+        """Content of run.json."""
+        path = self.path("run.json")
+        if not path.exists():
+            return {"stages": {}}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path} is damaged; delete it (finished stages are then checked again).") from None
+
+    def remember(self, **facts) -> None:
+        """Add facts to run.json."""
+        memory = {"stages": {}} | self.memory | facts
+        text = json.dumps(memory, ensure_ascii=False, indent=2, default=str)
+        write_atomically(self.path("run.json"), text.encode())
+
+    def is_finished(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was completed under this fingerprint and its files are still what it wrote."""
+        entry = self.memory["stages"].get(stage)
+        return bool(
+            entry
+            and entry["fingerprint"] == fingerprint
+            and all(digest(self.path(name)) == value for name, value in entry["files"].items())
+        )
+
+    @contextmanager
+    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[dict]:
+        """Time a stage and, when its block ends well, record it with the hashes of the files it wrote.
+
+        Facts that the block puts into the yielded dictionary are recorded too.
+        """
+        before = self.memory["stages"].get(name)
+        if before and before["fingerprint"] != fingerprint:
+            print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
+        facts: dict = {}
+        start = time.perf_counter()
+        yield facts
+        entry = {
+            **facts,
+            "fingerprint": fingerprint,
+            "seconds": round(time.perf_counter() - start, 1),
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "files": {file: digest(self.path(file)) for file in files},
+        }
+        self.remember(stages={**self.memory["stages"], name: entry})
+
+
+def begin(settings: Settings) -> Run:
+    """Stage "settings": the run's folder, with profile, models, versions and seed in run.json."""
+    run = Run(settings.folder)
+    run.remember(
+        profile=settings.profile,
+        profile_reason=settings.profile_reason,
+        seed=settings.seed,
+        settings=settings.as_dict(),
+        models={
+            role: vars(spec) | embedded.source(spec.name)
+            for role, spec in (
+                ("labeler", settings.labeler),
+                ("writer", settings.writer),
+                ("classifier", settings.classifier),
+            )
+        },
+        versions={"sirius": __version__, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+    )
+    return run
+
+
+def digest(path: Path) -> str | None:
+    """sha256 of a file, or of a folder's names and files; None where nothing is there."""
+    if not path.exists():
+        return None
+    if path.is_dir():
+        parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,145 @@
+"""Train, validation and test parts after augmentation: the reference's way and a leak-free one.
+
+Writes `split.csv` (text, category, source_id, synthetic, part). `test` is held out for the scores, `validation`
+picks the best checkpoint, so that no score is read from rows that chose the model.
+
+    table = split(settings)                # stage "split"
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from rapidfuzz import fuzz, process
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import train_test_split
+
+from .journal import fingerprint, read_records
+from .reviews import normalised, read_table, write_csv
+from .runs import Run, digest
+from .settings import Settings
+
+TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
+
+
+def split(settings: Settings) -> pd.DataFrame:
+    """Stage "split": join originals and synthetic reviews, and give each row a part."""
+    run = Run(settings.folder)
+    inputs = [run.need("labels.csv"), run.need("synthetic.jsonl")]
+    shares = (settings.test_share, settings.validation_share)
+    options = [settings.split, shares, settings.near_duplicate, settings.seed]
+    mark = fingerprint("split", [digest(path) for path in inputs], options)
+    if not run.is_finished("split", mark):
+        with run.stage("split", mark, ["split.csv"]):
+            table = joined(read_table(inputs[0], ["id", "text", "category"]), read_records(inputs[1]))
+            if settings.split == "seed":
+                table["part"] = seed_parts(table["category"], *shares, settings.seed)
+            else:
+                groups = leak_groups(table, settings.near_duplicate)
+                table["part"] = grouped_parts(table, groups, *shares, settings.seed)
+            write_csv(run.path("split.csv"), table)
+    return read_split(run)
+
+
+def read_split(run: Run) -> pd.DataFrame:
+    """`split.csv` with `synthetic` as a boolean."""
+    table = read_table(run.need("split.csv"), ["text", "category", "source_id", "synthetic", "part"])
+    return table.assign(synthetic=table["synthetic"] == "True")
+
+
+def joined(labels: pd.DataFrame, synthetic: list[dict]) -> pd.DataFrame:
+    """Originals, then synthetic reviews: columns text, category, source_id, synthetic."""
+    originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
+    made = pd.DataFrame(synthetic, columns=["text", "category", "source_id"])
+    return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
+
+
+def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:
+    """The reference's way: rows drawn at random, stratified by category; paraphrases may stand on both sides.
+
+    A category with a single row stays in train.
+    """
+    categories = np.asarray(categories)
+    parts = np.full(len(categories), TRAIN, dtype=object)
+    for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
+        left = np.flatnonzero(parts == TRAIN)
+        counts = Counter(categories[left])
+        rows = [i for i in left if counts[categories[i]] > 1]
+        size = max(math.ceil(share * len(left)), len(set(categories[rows])))  # rounds up, as scikit-learn does
+        if len(rows) - size < len(set(categories[rows])):
+            continue  # too few rows to stratify: they all stay in train
+        _, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=categories[rows])
+        parts[chosen] = part
+    return parts
+
+
+def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
+    """A group number for each row: an original, its paraphrases, and all near-duplicates of any of them."""
+    _, source = np.unique(table["source_id"], return_inverse=True)
+    first = {number: row for row, number in reversed(list(enumerate(source)))}
+    links = [(row, first[number]) for row, number in enumerate(source)]
+    links += near_duplicates(table["text"].tolist(), threshold)
+    rows, columns = np.array(links).T
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
+    return connected_components(graph, directed=False)[1]
+
+
+def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
+    """Pairs of positions whose normalised texts have a rapidfuzz ratio (0..100) of `threshold` or more.
+
+    The ratio is 2·m / (a + b) with m at most the shorter length, so only texts of similar length are compared:
+    sorted by length, each block meets the rows up to the length where the threshold is out of reach.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(normalised(texts[i])))
+    plain = [normalised(texts[i]) for i in order]
+    lengths = np.array([len(text) for text in plain])
+    reach = lengths * (200 - threshold) / threshold if threshold else np.full(len(plain), np.inf)
+    for start in range(0, len(plain), block):
+        stop = min(start + block, len(plain))
+        end = int(np.searchsorted(lengths, reach[stop - 1], side="right"))
+        scores = process.cdist(
+            plain[start:stop], plain[start:end], scorer=fuzz.ratio, score_cutoff=threshold, workers=-1
+        )
+        for one, other in zip(*np.nonzero(np.triu(scores >= threshold, k=1)), strict=True):
+            yield order[start + one], order[start + other]
+
+
+def grouped_parts(
+    table: pd.DataFrame, groups: np.ndarray, test_share: float, validation_share: float, seed: int
+) -> np.ndarray:
+    """Whole groups go to one part, stratified by category over the original rows.
+
+    A category with two or more groups stands in train and in test; validation takes from what is left in train,
+    and leaves at least one group there.
+    """
+    originals = ~table["synthetic"].to_numpy()
+    home = {}  # group -> its originals' most frequent category
+    for group, rows in pd.Series(np.flatnonzero(originals)).groupby(groups[originals]):
+        counts = Counter(table["category"].iloc[rows])
+        home[group] = (min(counts, key=lambda name: (-counts[name], name)), len(rows))
+    part_of = dict.fromkeys(home, TRAIN)
+    for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
+        for category in sorted({name for name, _ in home.values()}):
+            left = sorted(g for g in home if home[g][0] == category and part_of[g] == TRAIN)
+            random.Random(f"{seed}:{part}:{category}").shuffle(left)
+            for group in _take({g: home[g][1] for g in left}, share):
+                part_of[group] = part
+    return np.array([part_of[group] for group in groups], dtype=object)
+
+
+def _take(sizes: dict[int, int], share: float) -> list[int]:
+    """Groups, in the given order, that make up about `share` of the rows: never none of several, never all."""
+    wanted = max(1, round(share * sum(sizes.values())))
+    taken, rows = [], 0
+    for group, size in sizes.items():
+        fits = rows + size <= wanted or not taken and size == min(sizes.values())
+        if fits and len(taken) + 1 < len(sizes):
+            taken.append(group)
+            rows += size
+    return taken

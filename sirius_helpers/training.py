@@ -1,0 +1,228 @@
+"""LoRA fine-tuning with the best checkpoint by weighted F1, and the linear baseline it must beat.
+
+Writes `adapter/` (safetensors, id2label), `history.csv` and the training part of `metrics.json`.
+
+    train(settings)                        # stage "train"
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from sklearn.metrics import f1_score
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from .baseline import Linear, fit_linear, frozen_embeddings
+from .batching import progress
+from .categories import labels_of, read_categories
+from .classifier import new_model, save
+from .errors import UserError
+from .journal import fingerprint, write_atomically
+from .loaders import load_tokenizer, quiet, release
+from .reviews import write_csv
+from .runs import Run, digest
+from .settings import Settings, compute_dtype
+from .splitting import TRAIN, VALIDATION, read_split
+
+HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1"]
+
+
+def train(settings: Settings) -> pd.DataFrame:
+    """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
+    run = Run(settings.folder)
+    labels = labels_of(read_categories(settings.data))
+    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings))
+    if run.is_finished("train", mark):
+        print("train: the adapter was trained earlier on these rows and settings; reused.")
+        return pd.read_csv(run.path("history.csv"))
+    with run.stage("train", mark, ["adapter", "history.csv"]):
+        table = read_split(run)
+        rows = table[table["part"] == TRAIN]
+        vectors = frozen_embeddings(rows["text"].tolist(), settings)
+        linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
+        history = _fit(table, labels, linear, settings, run, mark)
+        write_csv(run.path("history.csv"), history)
+        facts = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
+        write_atomically(run.path("metrics.json"), facts.encode())  # the evaluation adds the held-out scores
+    return history
+
+
+def best_epoch(history: pd.DataFrame) -> dict:
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part."""
+    return history.loc[history["weighted_f1"].idxmax()].to_dict()
+
+
+def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
+    """(labels,) weights: inverse frequency to a power, with a mean of 1 over the rows; 0 for an absent label."""
+    counts = categories.value_counts().reindex(labels, fill_value=0).to_numpy(dtype=float)
+    weights = np.where(counts > 0, 1 / np.maximum(counts, 1) ** power, 0)
+    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def start_head(head: nn.Linear, linear: Linear) -> None:
+    """Copy the linear solution into the head, so that training starts from the baseline instead of from noise."""
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(linear.weight))
+        head.bias.copy_(torch.from_numpy(linear.bias))
+
+
+def _fit(
+    table: pd.DataFrame, labels: list[str], linear: Linear, settings: Settings, run: Run, mark: str
+) -> pd.DataFrame:
+    parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
+    if parts[VALIDATION].empty:
+        raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
+    torch.manual_seed(settings.seed)
+    tokenizer = load_tokenizer(settings.classifier)
+    model = new_model(settings, len(labels))
+    start_head(model.base_model.model.head.modules_to_save["default"], linear)
+    work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
+    for old in run.folder.glob("training-*"):
+        if old != work:
+            shutil.rmtree(old)
+    trainer = _trainer(
+        model,
+        tokenizer,
+        {k: _tokens(v, tokenizer, labels, settings) for k, v in parts.items()},
+        class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power),
+        work,
+        settings,
+    )
+    try:
+        with quiet():
+            trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+        fresh = run.path("adapter.part")
+        shutil.rmtree(fresh, ignore_errors=True)
+        save(trainer.model, tokenizer, fresh, settings, labels)
+        linear.save(fresh)
+        shutil.rmtree(run.path("adapter"), ignore_errors=True)
+        fresh.rename(run.path("adapter"))
+        history = _history(trainer.state.log_history)
+    finally:
+        release(model)
+    shutil.rmtree(work)
+    return history
+
+
+def _tokens(rows: pd.DataFrame, tokenizer, labels: list[str], settings: Settings) -> Dataset:
+    prefix = settings.classifier.text_prefix
+    tokens = tokenizer([prefix + text for text in rows["text"]], truncation=True, max_length=settings.max_tokens)
+    columns = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    return Dataset.from_dict(columns | {"labels": [labels.index(name) for name in rows["category"]]})
+
+
+def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings: Settings) -> Trainer:
+    steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
+    dtype = compute_dtype(settings.device)
+    loss = nn.CrossEntropyLoss(weight=weights.to(settings.device), label_smoothing=settings.label_smoothing)
+
+    def scores(prediction) -> dict:
+        guess = prediction.predictions.argmax(-1)
+        return {
+            f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
+            for kind in ("weighted", "macro")
+        }
+
+    return Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(work),
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=4 * settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation,
+            weight_decay=settings.weight_decay,
+            warmup_steps=round(settings.warmup_share * steps),
+            train_sampling_strategy="group_by_length",
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            logging_strategy="epoch",
+            save_total_limit=2,
+            load_best_model_at_end=True,
+            metric_for_best_model="weighted_f1",
+            fp16=dtype == torch.float16,
+            bf16=dtype == torch.bfloat16,
+            use_cpu=settings.device == "cpu",
+            seed=settings.seed,
+            data_seed=settings.seed,
+            dataloader_pin_memory=settings.device == "cuda",
+            disable_tqdm=True,
+            report_to="none",
+        ),
+        train_dataset=sets[TRAIN],
+        eval_dataset=sets[VALIDATION],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=lambda outputs, target, num_items_in_batch=None: loss(outputs.logits, target),
+        compute_metrics=scores,
+        callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
+    )
+
+
+class _Bar(TrainerCallback):
+    """Our own progress bar in place of the Trainer's log lines."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        self.bar = progress(self.steps, "train")
+        self.bar.update(state.global_step)
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        self.bar.update(1)
+
+    def on_evaluate(self, args, state, control, metrics, **_) -> None:
+        self.bar.set_postfix_str(f"weighted F1 {metrics['eval_weighted_f1']:.3f}")
+
+    def on_train_end(self, args, state, control, **_) -> None:
+        self.bar.close()
+
+
+def _history(log: list[dict]) -> pd.DataFrame:
+    """A row an epoch: the training loss and the validation scores."""
+    rows: dict[float, dict] = {}
+    for entry in log:
+        row = rows.setdefault(round(entry["epoch"], 3), {})
+        row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
+        if "eval_loss" in entry:
+            row |= {"validation_loss": entry["eval_loss"]}
+            row |= {name: entry[f"eval_{name}"] for name in ("weighted_f1", "macro_f1")}
+    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)
+
+
+def _identity(settings: Settings) -> list:
+    """Everything the adapter depends on beside its rows."""
+    names = (
+        "seed",
+        "epochs",
+        "learning_rate",
+        "batch_size",
+        "accumulation",
+        "lora_targets",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "weight_decay",
+        "warmup_share",
+        "class_weight_power",
+        "label_smoothing",
+        "patience",
+        "max_tokens",
+        "baseline_c",
+    )
+    return [vars(settings.classifier), {name: getattr(settings, name) for name in names}]

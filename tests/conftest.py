@@ -1,0 +1,38 @@
+"""Shared by all tests: no network, a run folder of one's own, settings on tiny models."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from sirius_helpers.settings import settings_for
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder with two categories and a handful of reviews."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shoes = [f"Сапоги номер {n} промокают" for n in ("один", "два", "три", "четыре", "пять")]
+    dishes = [f"Тарелка {word} разбилась" for word in ("белая", "синяя", "красная")]
+    write_csv(folder / "train.csv", "text", [*shoes, *dishes])
+    write_csv(folder / "test.csv", "text", ["Ботинки малы", "Чашка с трещиной"])
+    (folder / "categories.toml").write_text(
+        '[[category]]\nlabel = "обувь"\ndescription = "всё, что носят на ногах"\n'
+        'examples = ["сапоги промокают", "ботинки малы"]\naliases = ["туфли"]\n'
+        '[[category]]\nlabel = "посуда"\nexamples = ["тарелка разбилась", "чашка красивая"]\n',
+        encoding="utf-8",
+    )
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, data):
+    """CPU settings that write below tmp_path."""
+    return settings_for("cpu", data=data, run="test", checkpoints=tmp_path / "checkpoints")
+
+
+def write_csv(path, header, rows):
+    """A CSV with one quoted column (or whole lines, where rows hold commas of their own)."""
+    path.write_text("\n".join([header, *(f'"{row}"' for row in rows)]) + "\n", encoding="utf-8")

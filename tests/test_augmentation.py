@@ -1,0 +1,208 @@
+import contextlib
+import json
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sirius_helpers import augmentation
+from sirius_helpers.augmentation import augment, copies_per_category, plan, verdicts
+from sirius_helpers.journal import read_records
+from sirius_helpers.labeling import review
+from sirius_helpers.runs import Run
+
+REFERENCE_COUNTS = {
+    "одежда": 1260, "нет товара": 370, "текстиль": 80, "обувь": 48, "электроника": 24,
+    "бытовая техника": 17, "товары для детей": 10, "украшения и аксессуары": 7, "посуда": 2,
+}  # fmt: skip
+
+
+def labelled(counts):
+    rows = [(f"{name}-{i}", f"отзыв {i} о {name}", name) for name, n in counts.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["id", "text", "category"])
+
+
+def test_the_quota_reproduces_the_references_2798():
+    wanted = plan(labelled(REFERENCE_COUNTS), max_synthetic=None)
+    assert len(wanted) == 2798
+    made = Counter(item.category for item in wanted)
+    assert made == {
+        "одежда": 1260, "нет товара": 740, "текстиль": 240, "обувь": 192, "электроника": 120,
+        "бытовая техника": 102, "товары для детей": 70, "украшения и аксессуары": 56, "посуда": 18,
+    }  # fmt: skip
+
+
+def test_a_cap_takes_the_rarest_categories_first_and_spreads_over_their_originals():
+    wanted = plan(labelled({"a": 5, "b": 3, "c": 2}), max_synthetic=7)
+    assert [(item.category, item.source_id, item.copy) for item in wanted] == [
+        ("c", "c-0", 1), ("c", "c-1", 1), ("c", "c-0", 2), ("c", "c-1", 2), ("c", "c-0", 3), ("c", "c-1", 3),
+        ("b", "b-0", 1),
+    ]  # fmt: skip
+
+
+def test_copies_are_bounded_for_long_lists_of_categories():
+    copies = copies_per_category([str(n) for n in range(20) for _ in range(n + 1)])
+    assert copies["19"] == 1 and copies["0"] == 9 and max(copies.values()) == 9
+
+
+def test_verdicts_are_seeded_draws_from_the_judges_probability():
+    assert verdicts(0.5, 8, "a") == verdicts(0.5, 8, "a")
+    assert verdicts(1.0, 5, "a") == [True] * 5 and verdicts(0.0, 5, "a") == [False] * 5
+    share = np.mean([verdicts(0.3, 1, f"seed {n}")[0] for n in range(4000)])
+    assert share == pytest.approx(0.3, abs=0.03)
+
+
+class FakeWriter:
+    """Writes "<seed>" texts; what it is scripted to do depends on the attempt it can see from its calls."""
+
+    calls: list
+    answers = staticmethod(lambda original, seed: f"совсем другой текст {seed}")
+    opinion = staticmethod(lambda text: 1.0)
+    stop_after = None
+
+    def __init__(self, model, tokenizer, settings):
+        pass
+
+    def prompt_ids(self, original):
+        return [ord(letter) for letter in original]
+
+    def write(self, prompts, seeds):
+        if self.stop_after is not None and len(FakeWriter.calls) >= self.stop_after:
+            raise KeyboardInterrupt
+        FakeWriter.calls.append(len(prompts))
+        originals = ["".join(map(chr, ids)) for ids in prompts]
+        return [type(self).answers(original, seed) for original, seed in zip(originals, seeds, strict=True)]
+
+    def p_yes(self, texts):
+        return np.array([type(self).opinion(text) for text in texts])
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    """A scripted model in place of the real one."""
+
+    class Scripted(FakeWriter):
+        pass
+
+    FakeWriter.calls = []
+    model = type("Model", (), {"config": object()})()
+    monkeypatch.setattr(augmentation, "_Writer", Scripted)
+    monkeypatch.setattr(augmentation, "causal_lm", lambda *_: contextlib.nullcontext((model, None)))
+    return Scripted
+
+
+@pytest.fixture
+def ready(settings):
+    """Settings whose run has labels: five of one category, three of the other."""
+    run = Run(settings.folder)
+    labels = labelled({"обувь": 5, "посуда": 3})
+    lines = [json.dumps(row | {"labeler": "x"}, ensure_ascii=False) for row in labels.to_dict("records")]
+    run.folder.mkdir(parents=True)
+    run.path("labels.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    review(settings)
+    return settings
+
+
+def change(settings, **values):
+    return settings.__class__(**{**vars(settings), **values})
+
+
+def test_the_whole_quota_is_filled_when_everything_is_accepted(ready, writer):
+    kept = augment(ready)
+    assert Counter(kept["category"]) == {"обувь": 5, "посуда": 6}
+    assert len(FakeWriter.calls) == 1
+    assert set(kept["p_yes"]) == {1.0} and kept["text"].is_unique
+
+
+def test_both_verdicts_must_be_yes(ready, writer):
+    writer.opinion = staticmethod(lambda text: 0.5)
+    run = Run(ready.folder)
+    kept = augment(ready)
+    refused = read_records(run.path("rejected.jsonl"))
+    attempts = len(kept) + len(refused)
+    assert {record["reason"] for record in refused} == {"judge"}
+    assert len(kept) / attempts == pytest.approx(0.25, abs=0.12)  # two draws of one half
+
+
+def test_refused_attempts_are_logged_and_end_at_the_cap(ready, writer):
+    writer.opinion = staticmethod(lambda text: 0.0)
+    assert augment(change(ready, max_attempts=3)).empty
+    refused = read_records(Run(ready.folder).path("rejected.jsonl"))
+    tries = Counter((record["source_id"], record["copy"]) for record in refused)
+    assert len(tries) == 11 and set(tries.values()) == {3}
+    assert all(record["text"] and record["reason"] == "judge" for record in refused)
+
+
+def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
+    writer.answers = staticmethod(lambda original, seed: original)
+    writer.opinion = staticmethod(lambda text: pytest.fail("the judge was asked"))
+    augment(change(ready, max_attempts=1))
+    refused = read_records(Run(ready.folder).path("rejected.jsonl"))
+    assert {record["reason"] for record in refused} == {"copy_of_original"}
+    assert {record["p_yes"] for record in refused} == {None}
+
+
+def test_equal_candidates_in_one_batch_are_kept_once(ready, writer):
+    writer.answers = staticmethod(lambda original, seed: "всегда одно и то же предложение")
+    assert len(augment(change(ready, max_attempts=2))) == 1
+
+
+def test_a_second_run_asks_the_model_nothing(ready, writer):
+    first = augment(ready)
+    FakeWriter.calls.clear()
+    pd.testing.assert_frame_equal(augment(ready), first)
+    assert FakeWriter.calls == []
+
+
+def test_an_interrupted_run_continues_to_the_same_result(ready, writer, tmp_path):
+    writer.opinion = staticmethod(lambda text: 0.7)
+    small = change(ready, tokens_per_batch=300, max_attempts=6)
+    whole = augment(small)
+    run = Run(small.folder)
+    expected = {name: run.path(name).read_bytes() for name in ("synthetic.jsonl", "rejected.jsonl")}
+    batches = len(FakeWriter.calls)
+    assert batches > 6
+    for stop in range(1, batches, 2):
+        for name in expected:
+            run.path(name).unlink()
+        FakeWriter.calls.clear()
+        writer.stop_after = stop
+        with pytest.raises(KeyboardInterrupt):
+            augment(small)
+        writer.stop_after = None
+        pd.testing.assert_frame_equal(augment(small), whole)
+        assert len(FakeWriter.calls) == batches  # nothing was made twice
+        assert {name: run.path(name).read_bytes() for name in expected} == expected
+
+
+def test_a_kill_between_the_two_files_loses_and_doubles_nothing(ready, writer):
+    writer.opinion = staticmethod(lambda text: 0.6)
+    whole = augment(ready)
+    run = Run(ready.folder)
+    refused = run.path("rejected.jsonl").read_bytes()
+    assert refused
+    run.path("synthetic.jsonl").unlink()  # the refused half of every batch is on disk, the kept half is not
+    pd.testing.assert_frame_equal(augment(ready), whole)
+    assert run.path("rejected.jsonl").read_bytes() == refused
+
+
+def test_a_corrected_label_takes_its_copies_along_and_leaves_the_others(ready, writer):
+    before = augment(ready)
+    run = Run(ready.folder)
+    run.path("corrections.csv").write_text("id,category\nпосуда-0,обувь\n", encoding="utf-8")
+    review(ready)
+    FakeWriter.calls.clear()
+    after = augment(ready)
+    assert set(after[after["source_id"] == "посуда-0"]["category"]) == {"обувь"}
+    same = [row for row in before.to_dict("records") if row["source_id"] != "посуда-0"]
+    assert all(row in after.to_dict("records") for row in same)
+    assert sum(FakeWriter.calls) < len(before)
+
+
+def test_another_prompt_sets_the_old_texts_aside(ready, writer, capsys):
+    augment(ready)
+    changed = change(ready, prompts={"judge": {"user": "Ну что? $review"}})
+    kept = augment(changed)
+    assert "earlier texts are kept in synthetic." in capsys.readouterr().out
+    assert len(kept) == 11 and len(list(Run(ready.folder).folder.glob("synthetic.*.jsonl"))) == 1

@@ -1,0 +1,66 @@
+import pytest
+
+from sirius_helpers.errors import UserError
+from sirius_helpers.prompts import CHAT, COMPLETION, Template, split_prompt, template_for
+
+
+class ChatTokenizer:
+    """Writes messages the way ChatML does."""
+
+    bos_token = None
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+        return "".join(turns) + "<|im_start|>assistant\n"
+
+
+class BaseTokenizer:
+    bos_token = "<bos>"
+
+
+def test_a_chat_prompt_is_split_exactly_at_the_review():
+    template = Template("judge", system="Правила.", user="Текст: $review\nЭто отзыв?")
+    prefix, tail = split_prompt(template, ChatTokenizer(), chat=True)
+    assert prefix == "<|im_start|>system\nПравила.<|im_end|>\n<|im_start|>user\nТекст: "
+    assert tail == "\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_completion_prompt_begins_with_bos_and_ends_without_a_space():
+    prefix, tail = split_prompt(COMPLETION["judge"], BaseTokenizer(), chat=False)
+    assert prefix.startswith("<bos>") and prefix.endswith("\n\nТекст: ")
+    assert tail == "\nОтзыв покупателя:"  # a space here would split the answer's first token
+
+
+def test_a_variable_without_a_value_is_an_error_that_names_it():
+    template = Template("label", system="Категории: $categories и $examples", user="$review")
+    with pytest.raises(UserError, match=r"prompt 'label' uses \$examples, which nothing fills"):
+        template.fill(categories="обувь", review="x")
+
+
+@pytest.mark.parametrize("texts", [CHAT, COMPLETION])
+def test_every_prompt_has_the_review_once_and_only_known_variables(texts):
+    assert set(texts) == {"label", "paraphrase", "judge"}
+    for name, template in texts.items():
+        assert template.name == name
+        assert template.user.count("$review") == 1
+        assert template.variables() <= {"review", "categories", "examples"}
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"lable": {}}, "unknown prompt lable"),
+        ({"judge": {"usr": "x"}}, "has the parts 'system' and 'user'"),
+        ({"judge": {"user": "no slot"}}, "must stand exactly once"),
+        ({"judge": {"system": "$review"}}, "must stand exactly once"),
+    ],
+)
+def test_a_bad_replacement_is_refused(replaced, message):
+    with pytest.raises(UserError, match=message.replace("$", r"\$")):
+        template_for("judge", True, replaced)
+
+
+def test_a_replaced_part_leaves_the_other_part_alone():
+    template = template_for("judge", True, {"judge": {"user": "Ну? $review"}})
+    assert template.user == "Ну? $review" and template.system == CHAT["judge"].system

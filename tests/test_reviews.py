@@ -1,0 +1,104 @@
+import pandas as pd
+import pytest
+from conftest import write_csv
+
+from sirius_helpers.categories import Category
+from sirius_helpers.errors import UserError
+from sirius_helpers.reviews import (
+    read_labelled,
+    read_reviews,
+    read_table,
+    read_texts,
+    review_ids,
+    write_submission,
+)
+
+TAXONOMY = [Category("обувь", aliases=("туфли",)), Category("посуда")]
+
+
+def test_ids_depend_on_the_text_alone_and_repeats_are_told_apart():
+    first = review_ids(["раз", "два", "раз"])
+    assert first[2] == f"{first[0]}-2"
+    assert review_ids(["новый", "раз", "два"])[1:] == first[:2]
+
+
+def test_quoted_cells_keep_commas_quotes_and_line_breaks(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes('text\r\n"Сказали ""да"", но\r\nне пришло"\r\nNA\r\n'.encode())
+    assert read_reviews(path)["text"].tolist() == ['Сказали "да", но\r\nне пришло', "NA"]
+
+
+def test_a_byte_order_mark_is_not_part_of_the_column_name(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("text\nхорошо\n", encoding="utf-8-sig")
+    assert read_texts(path) == ["хорошо"]
+
+
+def test_training_rows_without_text_are_left_out_and_named(tmp_path, capsys):
+    write_csv(tmp_path / "train.csv", "text", ["раз", "  ", "два"])
+    assert read_reviews(tmp_path / "train.csv")["text"].tolist() == ["раз", "два"]
+    assert "1 rows without text left out (row 2)" in capsys.readouterr().out
+
+
+def test_empty_test_rows_are_kept_because_each_gets_a_prediction(tmp_path):
+    write_csv(tmp_path / "test.csv", "text", ["раз", "", "два"])
+    assert read_texts(tmp_path / "test.csv") == ["раз", "", "два"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; put the file there"),
+        (b"", "is empty; it needs a header line with 'text'"),
+        (b"text\n", "has a header but no rows"),
+        (b"review\ngood\n", "has no column 'text'; it has 'review'. Rename the column"),
+        ("text\nотзыв\n".encode("cp1251"), "is not UTF-8"),
+        (b'text\n"a\nb\n', "cannot be read as CSV"),
+        (b"text\na\nb,c,d\n", "cannot be read as CSV.*line 3"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_name_and_a_remedy(tmp_path, content, message):
+    path = tmp_path / "train.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"train.csv.*{message}"):
+        read_table(path, ["text"])
+
+
+def test_labels_are_found_in_category_or_in_the_only_other_column(tmp_path):
+    path = tmp_path / "labels.csv"
+    write_csv(path, "text,cat_tpro", [])
+    path.write_text("text,cat_tpro\nСапоги  малы,обувь\nЧашка,посуда\n", encoding="utf-8")
+    assert read_labelled(path, TAXONOMY) == {"сапоги малы": "обувь", "чашка": "посуда"}
+    path.write_text("text,other,category\nЧашка,x,посуда\n", encoding="utf-8")
+    assert read_labelled(path, TAXONOMY) == {"чашка": "посуда"}
+
+
+def test_an_alias_is_filed_under_its_category_and_said_so(tmp_path, capsys):
+    path = tmp_path / "labels.csv"
+    path.write_text("text,category\nлодочки,туфли\n", encoding="utf-8")
+    assert read_labelled(path, TAXONOMY) == {"лодочки": "обувь"}
+    assert "1 x 'туфли' filed under 'обувь'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("text,category\nx,мебель\n", "row 1: 'мебель' is not a category; allowed are обувь, посуда"),
+        ("text,category\nx,\n", "row 1: '' is not a category"),
+        ("text,category\nx,обувь\nX ,посуда\n", "row 2: the same text has two categories"),
+        ("text,a,b\nx,y,z\n", "needs a column 'category'"),
+        ("text\nx\n", "needs a column 'category'"),
+    ],
+)
+def test_bad_labels_are_refused_with_their_row(tmp_path, body, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(body, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_labelled(path, TAXONOMY)
+
+
+def test_the_submission_has_one_column_and_the_given_order(tmp_path):
+    write_submission(tmp_path / "submission.csv", ["посуда", "обувь", "посуда"])
+    assert (tmp_path / "submission.csv").read_text(encoding="utf-8") == "category\nпосуда\nобувь\nпосуда\n"
+    assert pd.read_csv(tmp_path / "submission.csv").columns.tolist() == ["category"]

@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+
+from sirius_helpers import settings as module
+from sirius_helpers.errors import UserError
+from sirius_helpers.settings import choose_profile, settings_for
+
+
+def test_auto_says_which_profile_it_took_and_why(monkeypatch):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    chosen = settings_for("auto")
+    assert (chosen.profile, chosen.profile_reason) == ("cpu", "no CUDA device found")
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module.torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    chosen = settings_for("auto")
+    assert (chosen.profile, chosen.profile_reason) == ("t4", "CUDA device found: Tesla T4")
+    assert (chosen.labeler.weights, chosen.writer.weights) == ("nf4", "fp16")
+
+
+@pytest.mark.parametrize("typo", ["gpu", "T4", "cpu ", ""])
+def test_a_typo_in_the_profile_lists_the_allowed_ones(typo):
+    with pytest.raises(UserError, match="not one of: auto, t4, cpu"):
+        choose_profile(typo)
+
+
+def test_t4_without_a_gpu_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="use PROFILE='auto' or 'cpu'"):
+        settings_for("t4")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"top_p": 1.5}, "top_p=1.5 must lie between"),
+        ({"split": "random"}, "split='random' is not one of: grouped, seed"),
+        ({"run": "a/b"}, "not a plain folder name"),
+        ({"run": ".."}, "not a plain folder name"),
+        ({"epohcs": 3}, "unknown setting epohcs"),
+        ({"max_synthetic": -1}, "max_synthetic=-1 must be at least 0"),
+    ],
+)
+def test_a_bad_value_is_named_on_creation(change, message):
+    with pytest.raises(UserError, match=message):
+        settings_for("cpu", **change)
+
+
+def test_settings_cannot_be_changed_behind_a_stage():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings_for("cpu").seed = 1

@@ -1,0 +1,102 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from sirius_helpers.splitting import (
+    TEST,
+    TRAIN,
+    grouped_parts,
+    joined,
+    leak_groups,
+    near_duplicates,
+    seed_parts,
+)
+
+
+def test_joined_table_marks_synthetic_rows_with_their_source():
+    labels = pd.DataFrame({"id": ["a"], "text": ["раз"], "category": ["обувь"], "labeler": ["x"]})
+    table = joined(labels, [{"text": "два", "category": "обувь", "source_id": "a", "p_yes": 1}])
+    assert table.to_dict("records") == [
+        {"text": "раз", "category": "обувь", "source_id": "a", "synthetic": False},
+        {"text": "два", "category": "обувь", "source_id": "a", "synthetic": True},
+    ]
+
+
+def test_near_duplicates_are_found_across_blocks_and_lengths():
+    texts = ["Пришло с браком", "всё хорошо, спасибо", "пришло с  БРАКОМ.", "x", "всё хорошо, спасиб0"]
+    for block in (1, 2, 100):
+        found = {frozenset(pair) for pair in near_duplicates(texts, 90, block=block)}
+        assert found == {frozenset((0, 2)), frozenset((1, 4))}
+
+
+def test_a_group_holds_the_original_its_paraphrases_and_near_duplicates_of_either():
+    table = pd.DataFrame(
+        {
+            "text": ["Сапоги промокли сразу", "Обувь не держит воду", "обувь не держит воду!", "Чашка треснула"],
+            "category": ["обувь"] * 3 + ["посуда"],
+            "source_id": ["a", "a", "b", "c"],
+            "synthetic": [False, True, False, False],
+        }
+    )
+    groups = leak_groups(table, 90)
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_the_reference_split_has_the_references_sizes():
+    counts = {"одежда": 2520, "нет товара": 1110, "текстиль": 320, "обувь": 240, "электроника": 144}
+    counts |= {"бытовая техника": 119, "товары для детей": 80, "украшения и аксессуары": 63, "посуда": 20}
+    parts = seed_parts([name for name, n in counts.items() for _ in range(n)], 0.2, 0.1, seed=42)
+    assert Counter(parts == TEST) == {False: 3692, True: 924}
+
+
+def test_seed_split_keeps_label_proportions_and_singletons_in_train():
+    categories = ["a"] * 100 + ["b"] * 50 + ["c"]
+    parts = seed_parts(categories, 0.2, 0.1, seed=0)
+    assert Counter(np.array(categories)[parts == TEST]) == {"a": 20, "b": 10} or parts[-1] == TRAIN
+    assert parts[-1] == TRAIN
+    assert (seed_parts(categories, 0.2, 0.1, seed=0) == parts).all()
+    assert (seed_parts(categories, 0.2, 0.1, seed=1) != parts).any()
+
+
+@st.composite
+def tables(draw):
+    """Originals with 0 to 4 paraphrases each, some of them near-copies of other rows."""
+    rows = []
+    for number in range(draw(st.integers(2, 40))):
+        category = draw(st.sampled_from(["a", "b", "c", "d"]))
+        text = draw(st.sampled_from(["хорошо", "плохо", f"отзыв номер {number} {'ы' * number}"]))
+        rows.append((text, category, str(number), False))
+        rows += [(f"копия {n} от {number * 7919}", category, str(number), True) for n in range(draw(st.integers(0, 4)))]
+    return pd.DataFrame(rows, columns=["text", "category", "source_id", "synthetic"])
+
+
+@given(tables(), st.integers(0, 5))
+@limits(max_examples=60, deadline=None)
+def test_grouped_split_never_leaks_and_shows_each_category_on_both_sides(table, seed):
+    groups = leak_groups(table, 90)
+    parts = grouped_parts(table, groups, 0.2, 0.1, seed)
+    assert len(parts) == len(table)
+    assert all(len(set(parts[groups == group])) == 1 for group in set(groups))
+    originals = ~table["synthetic"].to_numpy()
+    home = {g: Counter(table["category"][originals & (groups == g)]) for g in set(groups)}
+    main = {g: min(c, key=lambda name: (-c[name], name)) for g, c in home.items()}
+    for category in set(main.values()):
+        sides = {parts[groups == g][0] for g in main if main[g] == category}
+        several = sum(name == category for name in main.values()) > 1
+        assert TRAIN in sides and (TEST in sides) == several
+    assert (grouped_parts(table, groups, 0.2, 0.1, seed) == parts).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_grouped_split_holds_out_about_the_asked_share(share):
+    rows = [(f"уникальный отзыв {'абвгд'[n % 5] * (n % 17)} {n * 7919}", "ab"[n % 4 == 0], str(n)) for n in range(200)]
+    table = pd.DataFrame(rows, columns=["text", "category", "source_id"]).assign(synthetic=False)
+    parts = grouped_parts(table, np.arange(200), share, 0.1, seed=3)
+    for category in "ab":
+        held = (parts[table["category"] == category] == TEST).mean()
+        assert held == pytest.approx(share, abs=0.02)
