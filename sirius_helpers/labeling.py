@@ -35,21 +35,21 @@ def label(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     train = read_reviews(settings.data / "train.csv")
     taxonomy = read_categories(settings.data)
-    mark = fingerprint("label", _identity(settings, taxonomy))
-    journal = Journal(run.path("labels.jsonl"), mark)
+    labeler = fingerprint("label", _identity(settings, taxonomy))
+    mark = fingerprint(labeler, train["id"].tolist())
+    if run.is_finished("label", mark):
+        print(f"label: all {len(train)} reviews were labelled earlier; reused.")
+        return pd.DataFrame(read_records(run.path("labels.jsonl")))
+    journal = Journal(run.path("labels.jsonl"), labeler)
     if journal.set_aside:
         print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
-    known = {record["id"]: record for record in journal.records}
+    known = {record["id"] for record in journal.records}
     missing = train[~train["id"].isin(known)].reset_index(drop=True)
-    if missing.empty:
-        print(f"label: all {len(train)} reviews were labelled earlier; reused.")
-    with run.stage("label", fingerprint(mark, train["id"].tolist()), ["labels.jsonl"]) as facts:
+    with run.stage("label", mark, ["labels.jsonl"]) as facts:
         if len(missing):
             facts["revision"] = _label_missing(missing, taxonomy, settings, journal)
-        known = {record["id"]: record for record in journal.records}
-        in_order = [known[i] for i in train["id"]]
-        if in_order != journal.records:  # batches finish in order of length; leave the file in the table's order
-            journal.replace(in_order)
+        by_id = {record["id"]: record for record in journal.records}
+        journal.replace(by_id[i] for i in train["id"])  # batches finish in order of length
     return pd.DataFrame(journal.records)
 
 

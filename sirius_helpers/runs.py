@@ -121,7 +121,8 @@ def begin(settings: Settings) -> Run:
                 ("classifier", settings.classifier),
             )
         },
-        versions={"sirius": __version__, "python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        versions={"sirius": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
     )
     return run
 

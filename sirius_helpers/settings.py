@@ -8,6 +8,7 @@ Knows names, numbers and folders; loads no model and reads no data.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,7 @@ class Settings:
     data: Path = PROJECT / "data" / "sample"  # train.csv, test.csv, categories.toml or categories.txt
     run: str = "sample"  # files go to checkpoints/<run>/
     labels: Path | None = None  # ready-made labels: text and a category column
-    checkpoints: Path = PROJECT / "checkpoints"
+    checkpoints: Path = Path(os.environ.get("SIRIUS_CHECKPOINTS", PROJECT / "checkpoints"))
     seed: int = 42
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # replaces templates by name
 

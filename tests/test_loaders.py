@@ -1,0 +1,105 @@
+import gc
+
+import pytest
+import torch
+from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
+
+from sirius_helpers import loaders
+from sirius_helpers.errors import UserError
+from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, release
+from sirius_helpers.settings import ModelSpec
+
+
+def saved(folder, pair):
+    for part in pair:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def qwen(tmp_path):
+    return saved(tmp_path / "qwen", tiny_qwen2(hidden_size=64))
+
+
+def bytes_held(model):
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+def test_nf4_weights_take_a_fraction_and_still_give_finite_scores(qwen):
+    with causal_lm(ModelSpec(qwen), "cpu") as (model, tokenizer):
+        full = model.model.layers[0].mlp.up_proj.weight
+        full_bytes = full.nbytes
+    with causal_lm(ModelSpec(qwen, weights="nf4"), "cpu") as (model, tokenizer):
+        layer = model.model.layers[0].mlp.up_proj
+        assert type(layer).__name__ == "Linear4bit" and layer.weight.quant_state.quant_type == "nf4"
+        assert layer.weight.nbytes * 8 == full_bytes
+        logits = model(**tokenizer("Сапоги промокают", return_tensors="pt")).logits
+        assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_the_named_type_is_the_type_in_memory(qwen, weights, dtype):
+    with causal_lm(ModelSpec(qwen, weights=weights), "cpu") as (model, tokenizer):
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        assert tokenizer.padding_side == "left" and tokenizer.pad_token
+
+
+@pytest.mark.parametrize("weights", ["fp32", "nf4"])
+def test_memory_is_free_after_the_block_even_while_a_name_holds_the_model(qwen, weights):
+    with causal_lm(ModelSpec(qwen, weights=weights), "cpu") as (model, _):
+        assert bytes_held(model) > 50_000
+    assert bytes_held(model) == 0
+
+
+def test_models_are_loaded_one_after_another_and_none_stays(tmp_path):
+    folders = [
+        (causal_lm, saved(tmp_path / "q", tiny_qwen2())),
+        (causal_lm, saved(tmp_path / "g", tiny_gemma3())),
+        (encoder, saved(tmp_path / "r", tiny_roberta())),
+    ]
+    held = []
+    for loader, folder in folders:
+        with loader(ModelSpec(folder), "cpu") as (model, _):
+            held.append(model)
+            assert [bytes_held(m) > 0 for m in held] == [False] * (len(held) - 1) + [True]
+    gc.collect()
+    assert sum(map(bytes_held, held)) == 0
+
+
+def test_memory_is_freed_when_the_block_fails(qwen):
+    with pytest.raises(ZeroDivisionError), causal_lm(ModelSpec(qwen), "cpu") as (model, _):
+        raise ZeroDivisionError
+    assert bytes_held(model) == 0
+
+
+def test_a_tied_head_is_released_too():
+    model, _ = tiny_gemma3()
+    release(model)
+    assert bytes_held(model) == 0
+
+
+def test_a_model_that_is_not_there_is_named_with_the_remedy():
+    with pytest.raises(UserError, match="model 'no-such/model' could not be loaded.*Check the name, the network"):
+        load_tokenizer(ModelSpec("no-such/model"))
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model, tokenizer = tiny_roberta()
+    folder = saved(tmp_path / "r", (model, tokenizer))
+    (tmp_path / "r" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "r" / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"could not be loaded"), encoder(ModelSpec(folder), "cpu"):
+        pass
+
+
+def test_a_model_too_large_for_the_card_says_so(monkeypatch, qwen):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(loaders.AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(UserError, match="does not fit into GPU memory.*choose a smaller model"):
+        with causal_lm(ModelSpec(qwen), "cpu"):
+            pass

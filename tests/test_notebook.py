@@ -1,0 +1,64 @@
+"""The notebook's source: linear, without outputs, no second home for logic. Its full run is in test_pipeline.py."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+
+from sirius_helpers.settings import PROJECT
+
+NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
+STAGES = ["1. Label", "2. Augment", "3. Split", "4. Train", "5. Evaluate", "6. Predict"]
+
+
+@pytest.fixture(scope="module")
+def cells():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    return notebook.cells
+
+
+def test_source_is_kept_without_outputs(cells):
+    assert not [c for c in cells if c.cell_type == "code" and (c.outputs or c.execution_count)]
+
+
+def test_stages_stand_in_order_under_their_own_headings(cells):
+    headings = [line[3:] for c in cells if c.cell_type == "markdown" for line in re.findall("^## .*", c.source, re.M)]
+    assert headings == ["Install", "Settings", *STAGES]
+
+
+def test_the_parameters_cell_holds_what_make_run_sets(cells):
+    (parameters,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    names = [node.targets[0].id for node in ast.parse(parameters.source).body]
+    assert names == ["DATA", "RUN", "PROFILE", "LABELS"]
+
+
+def test_cells_are_short_and_define_no_functions(cells):
+    for cell in cells:
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            assert not [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+            assert len(cell.source.splitlines()) <= 25
+
+
+def test_no_stage_uses_a_variable_of_an_earlier_stage(cells):
+    """After the settings cells each stage stands alone: every name it reads is its own, or of the settings."""
+    shared, own, stage = set(dir(__builtins__)) | set(__builtins__), set(), None
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = re.search("^## (.*)", cell.source, re.M)
+            if heading and heading[1] in STAGES:
+                stage, own = heading[1], set()
+            continue
+        tree = ast.parse(cell.source)
+        stored, loaded = set(), set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                (stored if isinstance(node.ctx, ast.Store) else loaded).add(node.id)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                stored |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        own |= stored
+        if stage is None:
+            shared |= own
+        assert loaded <= shared | own, (stage, loaded - shared - own)

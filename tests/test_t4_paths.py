@@ -1,0 +1,79 @@
+"""The t4 profile's code from labels to submission, on tiny random models of the same architectures on the CPU."""
+
+import json
+
+import pandas as pd
+import pytest
+from tiny_models import tiny_qwen2, tiny_roberta
+
+from sirius_helpers import settings as settings_module
+from sirius_helpers.augmentation import augment
+from sirius_helpers.evaluation import HUMAN, ORIGINAL, evaluate
+from sirius_helpers.journal import read_records
+from sirius_helpers.labeling import label, review
+from sirius_helpers.prediction import predict
+from sirius_helpers.runs import Run, begin
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.splitting import split
+from sirius_helpers.training import train
+
+
+@pytest.fixture
+def t4(tmp_path, data, monkeypatch):
+    """The t4 profile as it is, with its three models exchanged for tiny ones, on the CPU."""
+    values = settings_module.t4()
+    for role, pair in (
+        ("labeler", tiny_qwen2(hidden_size=64)),
+        ("writer", tiny_qwen2(1)),
+        ("classifier", tiny_roberta()),
+    ):
+        for part in pair:
+            part.save_pretrained(tmp_path / role)
+        spec = values[role]
+        # fp16 arithmetic is a GPU's: the CPU lacks half of its kernels
+        weights = "bf16" if spec.weights == "fp16" else spec.weights
+        values[role] = ModelSpec(str(tmp_path / role), weights=weights, chat=spec.chat)
+    values |= {"device": "cpu", "epochs": 2, "max_attempts": 2, "max_new_tokens": 12, "max_synthetic": 6}
+    values |= {"max_tokens": 64, "bootstrap": 50}
+    return Settings(**values, profile_reason="test", data=data, run="tiny", checkpoints=tmp_path / "checkpoints")
+
+
+def test_every_stage_runs_and_hands_over_by_file(t4, data):
+    (data / "human_labels.csv").write_text(
+        'text,category\n"Ботинки малы",обувь\n"Чашка с трещиной",посуда\n', encoding="utf-8"
+    )
+    begin(t4)
+    labels = label(t4)
+    assert set(labels["category"]) <= {"обувь", "посуда"}
+    assert all(sum(p.values()) == pytest.approx(1, abs=1e-4) for p in labels["probabilities"])
+    review(t4)
+    augment(t4)
+    run = Run(t4.folder)
+    attempts = read_records(run.path("synthetic.jsonl")) + read_records(run.path("rejected.jsonl"))
+    assert attempts and all(record["attempt"] < 2 for record in attempts)
+    table = split(t4)
+    assert set(table["part"]) == {"train", "validation", "test"}
+    train(t4)
+    metrics = evaluate(t4)
+    assert set(metrics["scores"][ORIGINAL]) == {"baseline", "adapter"}
+    assert metrics["scores"][HUMAN]["adapter"]["rows"] == 2
+    predict(t4)
+    submission = pd.read_csv(run.path("submission.csv"))
+    assert submission.columns.tolist() == ["category"] and len(submission) == 2
+    assert set(submission["category"]) <= {"обувь", "посуда"}
+    stages = json.loads(run.path("run.json").read_text(encoding="utf-8"))["stages"]
+    assert list(stages) == ["label", "review", "augment", "split", "train", "evaluate", "predict"]
+
+
+def test_every_stage_reuses_what_is_there(t4, monkeypatch):
+    stages = (label, review, augment, split, train, evaluate, predict)
+    for stage in stages:
+        stage(t4)
+    run = Run(t4.folder)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != "run.json"}
+    for module in ("labeling", "augmentation"):
+        monkeypatch.setattr(f"sirius_helpers.{module}.causal_lm", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("sirius_helpers.classifier.load_model", lambda *_: pytest.fail("a model was loaded"))
+    for stage in stages:
+        stage(t4)
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != "run.json"} == before

@@ -1,0 +1,141 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import tiny_roberta
+
+from sirius_helpers import training
+from sirius_helpers.baseline import Linear, fit_linear
+from sirius_helpers.classifier import Classifier
+from sirius_helpers.errors import UserError
+from sirius_helpers.runs import Run
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.training import best_epoch, class_weights, train
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory):
+    """A random RoBERTa of the t4 profile's architecture, as a local folder."""
+    folder = tmp_path_factory.mktemp("roberta")
+    model, tokenizer = tiny_roberta()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def ready(settings, roberta):
+    """Settings on the tiny model, with a split of reviews that a few epochs can learn."""
+    rows = [(f"сапоги {n} промокли", "обувь", "train") for n in range(24)]
+    rows += [(f"чашка {n} треснула", "посуда", "train") for n in range(12)]
+    rows += [(f"сапоги {n} малы", "обувь", "validation") for n in range(40, 44)]
+    rows += [(f"чашка {n} красивая", "посуда", "validation") for n in range(40, 44)]
+    table = pd.DataFrame(rows, columns=["text", "category", "part"]).assign(synthetic=False)
+    run = Run(settings.folder)
+    run.folder.mkdir(parents=True)
+    table.assign(source_id=range(len(table))).to_csv(run.path("split.csv"), index=False)
+    changes = {"classifier": ModelSpec(str(roberta)), "epochs": 4, "learning_rate": 5e-3, "batch_size": 8}
+    changes |= {"lora_dropout": 0.0, "max_tokens": 64, "label_smoothing": 0.0}
+    return Settings(**{**vars(settings), **changes})
+
+
+def test_the_loss_falls_and_the_best_epoch_is_the_best_weighted_f1(ready):
+    history = train(ready)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert best_epoch(history)["weighted_f1"] == history["weighted_f1"].max()
+
+
+def test_the_adapter_is_safetensors_and_json_with_id2label_and_no_pickle(ready):
+    train(ready)
+    folder = Run(ready.folder).path("adapter")
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "обувь", "1": "посуда"}
+    assert not list(Run(ready.folder).folder.glob("training-*"))
+
+
+def test_the_saved_adapter_gives_the_scores_of_its_best_epoch(ready):
+    history = train(ready)
+    table = pd.read_csv(Run(ready.folder).path("split.csv"))
+    rows = table[table["part"] == "validation"]
+    with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier:
+        guess = [classifier.labels[i] for i in classifier(rows["text"].tolist()).argmax(1)]
+    right = np.mean([a == b for a, b in zip(guess, rows["category"], strict=True)])
+    assert right == pytest.approx(best_epoch(history)["weighted_f1"], abs=0.07)
+
+
+def adapter_bytes(settings):
+    folder = Run(settings.folder).path("adapter")
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".safetensors"}
+
+
+def test_equal_settings_give_equal_adapters_and_a_second_call_reuses(ready, capsys):
+    train(ready)
+    first = adapter_bytes(ready)
+    train(ready)
+    assert "reused" in capsys.readouterr().out
+    shutil.rmtree(Run(ready.folder).path("adapter"))
+    train(ready)
+    assert adapter_bytes(ready) == first
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint_to_the_same_adapter(ready, monkeypatch):
+    history = train(ready)
+    whole = adapter_bytes(ready)
+    shutil.rmtree(Run(ready.folder).path("adapter"))
+    on_evaluate, epochs = training._Bar.on_evaluate, []
+
+    def killed_in_epoch_three(self, args, state, control, metrics, **rest):
+        on_evaluate(self, args, state, control, metrics, **rest)
+        epochs.append(state.epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Bar, "on_evaluate", killed_in_epoch_three)
+    with pytest.raises(KeyboardInterrupt):
+        train(ready)
+    assert list(Run(ready.folder).folder.glob("training-*"))
+    epochs.append(None)
+    again = train(ready)
+    assert epochs[4:] == [3.0, 4.0]  # the two finished epochs are not trained again
+    pd.testing.assert_frame_equal(again, history)
+    assert adapter_bytes(ready) == whole
+
+
+def test_class_weights_favour_rare_classes_by_the_chosen_power():
+    categories = pd.Series(["a"] * 9 + ["b"])
+    flat = class_weights(categories, ["a", "b", "absent"], 0.0)
+    assert flat.tolist() == [1.0, 1.0, 0.0]
+    root = class_weights(categories, ["a", "b", "absent"], 0.5)
+    assert root[1] / root[0] == pytest.approx(3.0)
+    assert (root[0] * 9 + root[1]) / 10 == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c"]])
+def test_the_linear_baseline_agrees_with_scikit_learn_and_never_answers_an_unseen_label(names, tmp_path):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    truth = rng.choice(names, 60)
+    vectors = rng.normal(size=(60, 5)) + np.array([[names.index(t)] * 5 for t in truth])
+    linear = fit_linear(vectors, truth, [*names, "unseen"], c=1.0)
+    linear.save(tmp_path)
+    found = Linear.load(tmp_path)(vectors)
+    expected = LogisticRegression(C=1.0, max_iter=2000).fit(vectors, truth).predict_proba(vectors)
+    assert found[:, :-1] / found[:, :-1].sum(1, keepdims=True) == pytest.approx(expected, abs=1e-4)
+    assert (found.argmax(1) < len(names)).all()
+
+
+def test_the_head_starts_at_the_linear_solution():
+    head = torch.nn.Linear(3, 2)
+    linear = Linear(np.ones((2, 3), dtype=np.float32), np.array([1, -1], dtype=np.float32))
+    training.start_head(head, linear)
+    assert head.weight.tolist() == [[1, 1, 1]] * 2 and head.bias.tolist() == [1, -1]
+
+
+def test_unknown_adapter_layers_are_named(ready):
+    with pytest.raises(UserError, match=r"lora_targets \['q_proj'\] are not layers"):
+        train(Settings(**{**vars(ready), "lora_targets": ("q_proj",)}))
