@@ -16,6 +16,7 @@ import time
 import nbformat
 import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from traitlets.config import Config
 
 from .errors import UserError
 from .inputs import check_inputs
@@ -57,7 +58,14 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
-            NOTEBOOK, target, parameters, kernel_name="python3", cwd=PROJECT, progress_bar=False, log_output=False
+            NOTEBOOK,
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=PROJECT,
+            progress_bar=False,
+            log_output=False,
+            config=Config(KernelManager={"transport": "ipc"}),  # a local socket file instead of an open TCP port
         )
     except papermill.PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"

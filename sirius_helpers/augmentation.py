@@ -114,6 +114,7 @@ class _Writer:
             max_new_tokens=settings.max_new_tokens,
             stop=None if chat else "\n",
         )
+        self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
         self.judge = judge_question(model, tokenizer, settings)
 
     def prompt_ids(self, original: str) -> list[int]:
@@ -183,7 +184,8 @@ def _fill(
     """
     batcher = Batcher(settings.tokens_per_batch)
     prompts = {item.source_id: writer.prompt_ids(item.original) for item in wanted}
-    known = [bare(text) for text in originals + [record["text"] for record in kept.records]]
+    # What a candidate must not repeat: any review, any text kept before, any line of the prompt.
+    known = [bare(text) for text in originals + [record["text"] for record in kept.records] + writer.lines]
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
         for attempt in range(settings.max_attempts):

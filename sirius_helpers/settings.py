@@ -171,9 +171,12 @@ def cpu() -> dict:
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "lora_targets": ("query", "key", "value", "dense"),
-        "max_synthetic": 120,
+        # A base model of 270M wanders off at the reference's 0.8, and about one candidate in four is accepted.
+        "temperature": 0.6,
+        "max_synthetic": 40,
         "max_attempts": 8,
         "max_new_tokens": 80,
+        "tokens_per_batch": 4_096,  # a batch is what a kill can cost; here it takes seconds
     }
 
 

@@ -60,6 +60,7 @@ class FakeWriter:
     answers = staticmethod(lambda original, seed: f"совсем другой текст {seed}")
     opinion = staticmethod(lambda text: 1.0)
     stop_after = None
+    lines = ["Куртка тёплая, но рукава коротковаты"]
 
     def __init__(self, model, tokenizer, settings):
         pass
@@ -141,6 +142,13 @@ def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
     assert {record["reason"] for record in refused} == {"copy_of_original"}
     assert {record["p_yes"] for record in refused} == {None}
+
+
+def test_an_example_of_the_prompt_is_not_taken_for_a_paraphrase(ready, writer):
+    writer.answers = staticmethod(lambda original, seed: "Куртка тёплая, но рукава коротковаты!")
+    assert augment(change(ready, max_attempts=1)).empty
+    refused = read_records(Run(ready.folder).path("rejected.jsonl"))
+    assert {record["reason"] for record in refused} == {"near_duplicate"}
 
 
 def test_equal_candidates_in_one_batch_are_kept_once(ready, writer):
