@@ -173,8 +173,8 @@ def cpu() -> dict:
         "lora_targets": ("query", "key", "value", "dense"),
         # A base model of 270M wanders off at the reference's 0.8, and about one candidate in four is accepted.
         "temperature": 0.6,
-        "max_synthetic": 40,
-        "max_attempts": 8,
+        "max_synthetic": 32,
+        "max_attempts": 6,
         "max_new_tokens": 80,
         "tokens_per_batch": 4_096,  # a batch is what a kill can cost; here it takes seconds
     }
