@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from .batching import Batcher, progress
-from .choices import ClosedQuestion
 from .filters import bare, cleaned, first_reason
 from .generation import Sampler
 from .journal import Journal, fingerprint, read_records
+from .judging import judge_question, one_line, p_yes, verdicts
 from .loaders import causal_lm, loaded_revision
 from .prompts import split_prompt, template_for
 from .reviews import read_table
@@ -134,39 +134,6 @@ class _Writer:
 
     def p_yes(self, texts: Sequence[str]) -> np.ndarray:
         return p_yes(self.judge, texts, self.settings)
-
-
-def judge_question(model, tokenizer, settings: Settings) -> ClosedQuestion:
-    """The judge's question "review or refusal?" with its two answers, yes first."""
-    chat = settings.writer.chat
-    prefix, tail = split_prompt(template_for("judge", chat, settings.prompts), tokenizer, chat)
-    answers = ["да", "нет"] if chat else [" да", " нет"]
-    return ClosedQuestion(
-        model,
-        tokenizer,
-        prefix,
-        tail,
-        answers,
-        end=tokenizer.eos_token if chat else "\n",
-        token_budget=settings.tokens_per_batch,
-    )
-
-
-def p_yes(question: ClosedQuestion, texts: Sequence[str], settings: Settings) -> np.ndarray:
-    """Probability of "yes" at the judge's temperature, (texts,)."""
-    log_probs = question.log_probs([one_line(text) for text in texts]) / settings.judge_temperature
-    return 1 / (1 + np.exp(log_probs[:, 1] - log_probs[:, 0]))
-
-
-def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
-    """Independent seeded draws of the judge's answer: what asking it `draws` times at its temperature gives."""
-    source = random.Random(seed)
-    return [source.random() < probability for _ in range(draws)]
-
-
-def one_line(text: str) -> str:
-    """A review without line breaks: they end an example in the prompts for base models."""
-    return " ".join(text.split())
 
 
 def _fill(

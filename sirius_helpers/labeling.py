@@ -27,6 +27,7 @@ from .reviews import normalised, read_labelled, read_reviews, read_table, write_
 from .runs import Run, digest
 from .settings import Settings
 
+CONTENT_FREE = ("", "…", "нет")  # reviews that say nothing, for the prior of each category
 OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
 
 
@@ -71,12 +72,37 @@ def review(settings: Settings) -> pd.DataFrame:
 def llm_labels(
     texts: Sequence[str], taxonomy: list[Category], model, tokenizer, settings: Settings, on_batch: OnBatch
 ) -> None:
-    """Probabilities of every category from a causal language model, by closed question, no generation."""
-    chat = settings.labeler.chat
+    """Probabilities of every category from a causal language model, by closed question, no generation.
+
+    With `category_orders` n they are the mean over n rotations of the list of categories in the prompt, because
+    models favour places in a list. With `prior_correction` they are divided by what a review without content
+    gets, because models favour some categories whatever the review ("contextual calibration", Zhao et al. 2021,
+    arXiv:2102.09690).
+    """
+    size = len(taxonomy)
+    turns = [size * n // settings.category_orders for n in range(settings.category_orders)]
+    questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
+    priors = [
+        np.log(softmax(question.log_probs(CONTENT_FREE)).mean(0)) if settings.prior_correction else 0
+        for question in questions
+    ]
+    cut = [text[: settings.max_review_chars] for text in texts]
+
+    def combine(batch: Sequence[int], first: np.ndarray) -> None:
+        others = [question.log_probs([cut[i] for i in batch]) for question in questions[1:]]
+        rows = [softmax(scores - prior) for scores, prior in zip([first, *others], priors, strict=True)]
+        on_batch(batch, np.mean(rows, axis=0))
+
+    questions[0].log_probs(cut, on_batch=combine)
+
+
+def label_question(model, tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0) -> ClosedQuestion:
+    """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
+    chat, labels = settings.labeler.chat, labels_of(taxonomy)
     template = template_for("label", chat, settings.prompts)
-    prefix, tail = split_prompt(template, tokenizer, chat, **label_variables(taxonomy))
-    labels = labels_of(taxonomy)
-    question = ClosedQuestion(
+    listed = taxonomy[turn:] + taxonomy[:turn]
+    prefix, tail = split_prompt(template, tokenizer, chat, **label_variables(listed))
+    return ClosedQuestion(
         model,
         tokenizer,
         prefix,
@@ -85,8 +111,6 @@ def llm_labels(
         end=tokenizer.eos_token if chat else "\n",
         token_budget=settings.tokens_per_batch,
     )
-    cut = [text[: settings.max_review_chars] for text in texts]
-    question.log_probs(cut, on_batch=lambda batch, rows: on_batch(batch, softmax(rows)))
 
 
 def few_shot_labels(
@@ -188,7 +212,9 @@ def _identity(settings: Settings, taxonomy: list[Category]) -> list:
     common = [settings.labeler_kind, vars(settings.labeler), [vars(category) for category in taxonomy]]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]
-    return [*common, vars(template_for("label", settings.labeler.chat, settings.prompts)), settings.max_review_chars]
+    template = template_for("label", settings.labeler.chat, settings.prompts)
+    asked = [settings.category_orders, settings.prior_correction, settings.max_review_chars]
+    return [*common, vars(template), asked]
 
 
 def _corrected(labels: pd.DataFrame, path, taxonomy: list[Category]) -> pd.DataFrame:

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 import transformers
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from . import embedded
 from .batching import free_memory
@@ -61,23 +62,54 @@ def load_tokenizer(spec: ModelSpec):
 
 def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
-    options = {"use_safetensors": True, "revision": spec.revision or "main"}
+    dtype = plain_dtype(spec, device)
+    options = {"use_safetensors": True, "revision": spec.revision or "main", "dtype": dtype}
     if spec.weights == "nf4":
-        options |= {
-            "quantization_config": BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                # A T4 has no bf16; CPUs have no fast fp16.
-                bnb_4bit_compute_dtype=torch.float16 if device == "cuda" else torch.float32,
-            ),
-            "dtype": torch.float16 if device == "cuda" else torch.float32,
-        }
-    else:
-        options["dtype"] = DTYPES[spec.weights]
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
     if device == "cuda" or spec.weights == "nf4":
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}  # never spill to the host silently
     with _clear_errors(spec), quiet():
+        check_fits(auto_class, spec, device)
         return auto_class.from_pretrained(local_name(spec), **options).eval()
+
+
+def plain_dtype(spec: ModelSpec, device: str) -> torch.dtype:
+    """Type of the weights that are not packed, and of the arithmetic: a T4 has no bf16, a CPU no fast fp16."""
+    if spec.weights == "nf4":
+        return torch.float16 if device == "cuda" else torch.float32
+    return DTYPES[spec.weights]
+
+
+def check_fits(auto_class, spec: ModelSpec, device: str) -> None:
+    """Refuse a model whose weights exceed the free memory, before its weights are downloaded or read."""
+    needed, free = weight_bytes(auto_class, spec, device), free_bytes(device)
+    if needed > free:
+        place = "GPU" if device == "cuda" else "host"
+        raise UserError(
+            f"{spec.name} ({spec.weights}) does not fit: its weights need {needed / 2**30:.1f} GiB of {place} memory "
+            f"and {free / 2**30:.1f} GiB are free. Restart the kernel to free what else is loaded, or choose a "
+            "smaller model."
+        )
+
+
+def weight_bytes(auto_class, spec: ModelSpec, device: str) -> int:
+    """What a model's weights will take, from its configuration alone."""
+    config = AutoConfig.from_pretrained(local_name(spec), revision=spec.revision or "main")
+    with torch.device("meta"):
+        model = auto_class.from_config(config)
+    size = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)  # tied weights count once
+    if spec.weights == "nf4":
+        head = model.get_output_embeddings()
+        packed = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        size |= dict.fromkeys(packed, 0.5 + 4 / 64)  # half a byte, and an fp32 scale for each block of 64
+    return round(sum(p.numel() * bytes_each for p, bytes_each in size.items()))
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a new model may take on the device."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
 
 
 def loaded_revision(model) -> str | None:
@@ -87,8 +119,8 @@ def loaded_revision(model) -> str | None:
 
 def memory(device: str) -> dict[str, str]:
     """The device's name and free memory, as a person reads them."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"device": f"CPU, {os.cpu_count()} cores", "free host memory": f"{pages / 2**30:.1f} GiB"}
+    host = f"{free_bytes('cpu') / 2**30:.1f} GiB"
+    found = {"device": f"CPU, {os.cpu_count()} cores", "free host memory": host}
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         found["device"] = torch.cuda.get_device_name(0)

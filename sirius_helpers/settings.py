@@ -57,6 +57,8 @@ class Settings:
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # replaces templates by name
 
     # Labels
+    category_orders: int = 1  # rotations of the category list in the prompt, averaged; each costs one pass
+    prior_correction: bool = False  # divide by what a review without content gets
     few_shot_c: float = 10.0  # inverse regularisation of the few-shot logistic regression
     max_review_chars: int = 2_000  # longer texts are cut before a model sees them
 
@@ -111,6 +113,7 @@ class Settings:
         _between("warmup_share", self.warmup_share, 0, 1)
         _between("label_smoothing", self.label_smoothing, 0, 0.99)
         for name in (
+            "category_orders",
             "max_attempts",
             "max_new_tokens",
             "judge_draws",

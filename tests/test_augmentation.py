@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sirius_helpers import augmentation
-from sirius_helpers.augmentation import augment, copies_per_category, plan, verdicts
+from sirius_helpers.augmentation import augment, copies_per_category, plan
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import review
 from sirius_helpers.runs import Run
@@ -44,13 +44,6 @@ def test_a_cap_takes_the_rarest_categories_first_and_spreads_over_their_original
 def test_copies_are_bounded_for_long_lists_of_categories():
     copies = copies_per_category([str(n) for n in range(20) for _ in range(n + 1)])
     assert copies["19"] == 1 and copies["0"] == 9 and max(copies.values()) == 9
-
-
-def test_verdicts_are_seeded_draws_from_the_judges_probability():
-    assert verdicts(0.5, 8, "a") == verdicts(0.5, 8, "a")
-    assert verdicts(1.0, 5, "a") == [True] * 5 and verdicts(0.0, 5, "a") == [False] * 5
-    share = np.mean([verdicts(0.3, 1, f"seed {n}")[0] for n in range(4000)])
-    assert share == pytest.approx(0.3, abs=0.03)
 
 
 class FakeWriter:

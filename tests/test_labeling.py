@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_models import tiny_qwen2
 
 from sirius_helpers import labeling
 from sirius_helpers.categories import read_categories
@@ -102,6 +103,74 @@ def test_a_changed_prompt_labels_anew_and_says_where_the_old_labels_are(llm, cap
     label(change(llm, prompts={"label": {"user": "Что это? $review"}}))
     assert "earlier labels are kept in labels." in capsys.readouterr().out
     assert len(FakeQuestion.asked) == 3
+
+
+class BiasedQuestion(FakeQuestion):
+    """Knows boots, and beside that favours the category listed first and always "обувь"."""
+
+    def __init__(self, model, tokenizer, prefix, tail, answers, **options):
+        super().__init__(model, tokenizer, prefix, tail, answers, **options)
+        self.first = min(answers, key=prefix.index)
+
+    def log_probs(self, texts, on_batch=None):
+        scores = [
+            [2.0 * (name == self.first) + 1.0 * (name == "обувь") + 0.8 * (right in text) for name, right in KNOWS]
+            for text in texts
+        ]
+        rows = np.log(labeling.softmax(np.array(scores)))
+        if on_batch:
+            on_batch(range(len(texts)), rows)
+        return rows
+
+
+KNOWS = [("обувь", "Сапоги"), ("посуда", "Тарелка")]
+
+
+def test_category_orders_and_prior_correction_take_the_models_own_leanings_out(llm, monkeypatch):
+    monkeypatch.setattr(labeling, "ClosedQuestion", BiasedQuestion)
+    right = ["обувь"] * 5 + ["посуда"] * 3
+
+    def labelled(**changes):
+        return label(change(llm, **changes))
+
+    assert labelled()["category"].tolist() == ["обувь"] * 8
+    rotated = labelled(category_orders=2)  # the list's order no longer matters, the love for boots stays
+    p = rotated["probabilities"][0]["обувь"]
+    assert p == pytest.approx(np.mean([1 / (1 + np.exp(-x)) for x in (2 + 1 + 0.8, -2 + 1 + 0.8)]), abs=1e-6)
+    corrected = labelled(category_orders=2, prior_correction=True)
+    assert corrected["category"].tolist() == right
+    assert corrected["probabilities"][7]["посуда"] == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-6)
+
+
+TICKETS = {
+    "billing": "I was charged twice this month", "refund": "please return my money", "login": "cannot sign in",
+    "password reset": "the reset link has expired", "shipping": "where is my parcel", "damage": "the box was crushed",
+    "cancellation": "stop my subscription", "upgrade": "move me to the bigger plan", "downgrade": "a smaller plan",
+    "invoice": "send me the bill as PDF", "discount": "the coupon does not work", "outage": "the site is down",
+    "bug": "the button does nothing", "feature request": "please add dark mode", "security": "somebody used my account",
+    "privacy": "delete my data", "integration": "the API returns 500", "training": "how do I use the editor",
+    "hardware": "the reader does not turn on", "other": "just wanted to say hello",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["llm", "few-shot"])
+def test_another_taxonomy_needs_nothing_but_another_categories_toml(settings, data, tmp_path, kind):
+    """Twenty English ticket categories, with the real closed question and with the real encoder."""
+    lines = [f'[[category]]\nlabel = "{name}"\nexamples = ["{text}"]' for name, text in TICKETS.items()]
+    (data / "categories.toml").write_text("\n".join(lines), encoding="utf-8")
+    (data / "train.csv").write_text("text\nI was charged twice\ncannot sign in at all\n", encoding="utf-8")
+    changes = {"labeler_kind": kind}
+    if kind == "llm":
+        for part in tiny_qwen2():
+            part.save_pretrained(tmp_path / "labeler")
+        changes |= {"labeler": ModelSpec(str(tmp_path / "labeler"), chat=True)}
+    labels = label(change(settings, **changes))
+    assert set(labels["category"]) <= set(TICKETS)
+    assert all(
+        set(p) == set(TICKETS) and sum(p.values()) == pytest.approx(1, abs=1e-4) for p in labels["probabilities"]
+    )
+    if kind == "few-shot":
+        assert labels["category"].tolist() == ["billing", "login"]
 
 
 def test_imported_labels_have_no_made_up_probabilities(settings, data):

@@ -3,10 +3,11 @@ import gc
 import pytest
 import torch
 from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
-from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, release
+from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, release, weight_bytes
 from sirius_helpers.settings import ModelSpec
 
 
@@ -92,6 +93,33 @@ def test_pickled_weights_are_refused(tmp_path):
     (tmp_path / "r" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "r" / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"could not be loaded"), encoder(ModelSpec(folder), "cpu"):
+        pass
+
+
+@pytest.mark.parametrize(("weights", "gib"), [("nf4", 5.449), ("fp16", 14.185), ("fp32", 28.370)])
+def test_the_need_of_a_7b_model_is_known_from_its_config_alone(tmp_path, weights, gib):
+    shape = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
+    heads = {"num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False}
+    Qwen2Config(**shape, **heads).save_pretrained(tmp_path)
+    needed = weight_bytes(AutoModelForCausalLM, ModelSpec(str(tmp_path), weights=weights), "cuda")
+    assert needed / 2**30 == pytest.approx(gib, abs=0.001)
+
+
+@pytest.mark.parametrize("weights", ["nf4", "bf16", "fp32"])
+@pytest.mark.parametrize("make", [tiny_qwen2, tiny_gemma3])
+def test_the_computed_need_is_what_the_loaded_weights_take(tmp_path, make, weights):
+    spec = ModelSpec(saved(tmp_path, make(hidden_size=64)), weights=weights)
+    with causal_lm(spec, "cpu") as (model, _):
+        held = {p.data_ptr(): p.nbytes for p in model.parameters()}  # tied weights lie in one place
+        scales = [p.quant_state.absmax.nbytes for p in model.parameters() if hasattr(p, "quant_state")]
+        assert weight_bytes(AutoModelForCausalLM, spec, "cpu") == sum(held.values()) + sum(scales)
+
+
+def test_a_model_larger_than_the_free_memory_is_refused_before_its_weights_are_read(monkeypatch, qwen):
+    monkeypatch.setattr(loaders, "free_bytes", lambda device: 100_000)
+    monkeypatch.setattr(loaders.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("was read"))
+    message = r"\(fp32\) does not fit: its weights need 0\.0 GiB of host memory and 0\.0 GiB are free.*smaller model"
+    with pytest.raises(UserError, match=message), causal_lm(ModelSpec(qwen), "cpu"):
         pass
 
 

@@ -1,0 +1,55 @@
+"""Verdicts: the reference's way (two sampled `generate` calls of up to 10 tokens, one text at a time) against one
+forward a batch with two seeded draws, on the same model and texts.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import bench_settings, report, sample_reviews, seconds
+
+from sirius_helpers.judging import judge_question, p_yes, verdicts
+from sirius_helpers.loaders import causal_lm
+from sirius_helpers.prompts import split_prompt, template_for
+
+ROUNDS, TEXTS, BY_REFERENCE = 3, 240, 12  # the reference's way sees the first few of each round's texts
+
+
+def main() -> None:
+    settings = bench_settings()
+    spec, texts = settings.writer, sample_reviews(TEXTS)
+    with causal_lm(spec, settings.device) as (model, tokenizer):
+        prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
+        end = tokenizer.eos_token_id if spec.chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+
+        def ours() -> list[bool]:
+            question = judge_question(model, tokenizer, settings)  # the prefix is encoded anew
+            rows = p_yes(question, texts, settings)
+            return [all(verdicts(p, settings.judge_draws, str(n))) for n, p in enumerate(rows)]
+
+        def reference(part: list[str]) -> None:
+            for text in part:
+                inputs = tokenizer(prefix + text + tail, add_special_tokens=False, return_tensors="pt")
+                for _ in range(settings.judge_draws):
+                    with torch.inference_mode():
+                        model.generate(
+                            **inputs.to(model.device),
+                            do_sample=True,
+                            temperature=settings.judge_temperature,
+                            max_new_tokens=10,
+                            eos_token_id=end,
+                            pad_token_id=tokenizer.pad_token_id,
+                        )
+
+        reference(texts[:1]), ours()  # warm-up
+        rounds = []
+        for n in range(ROUNDS):
+            part = texts[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
+            theirs = seconds(lambda part=part: reference(part)) / len(part)
+            rounds.append((seconds(ours) / len(texts), theirs))
+        yes = sum(ours())
+    print(f"{spec.name} ({spec.weights}) on {settings.device}: {yes} of {len(texts)} reviews pass as reviews")
+    report("judge", rounds, "s/text")
+
+
+if __name__ == "__main__":
+    main()

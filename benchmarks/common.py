@@ -1,0 +1,60 @@
+"""What the benchmarks share: the sample's reviews, the machine's matrix rate, paired rounds, the closing line.
+
+A benchmark compares the reference solution's way with ours on the same model and reviews in the same run. The
+two take turns, and the ratio is the median over the rounds, because machines are noisy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from sirius_helpers.reviews import read_reviews
+from sirius_helpers.settings import PROJECT, Settings, settings_for
+
+
+def bench_settings() -> Settings:
+    """The profile that this machine would take, on the bundled sample."""
+    return settings_for("auto", data=PROJECT / "data" / "sample", run="bench")
+
+
+def sample_reviews(count: int) -> list[str]:
+    """The first reviews of the sample's training file."""
+    return read_reviews(PROJECT / "data" / "sample" / "train.csv")["text"].tolist()[:count]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def matmul_rate(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+    """FLOP/s of a large square matrix product: the best of several, as a machine's ceiling for this type."""
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    one @ other
+    return 2 * size**3 / min(seconds(lambda: one @ other) for _ in range(8))
+
+
+def forward_flops(model, tokens: int, pairs: int) -> float:
+    """FLOPs of a forward through the decoder's layers, without embeddings and head.
+
+    `tokens` go through every weight matrix; `pairs` are (query, key) places that attention really compares.
+    """
+    config = model.config.get_text_config()
+    matrices = sum(m.in_features * m.out_features for m in model.get_decoder().modules() if hasattr(m, "in_features"))
+    width = config.num_attention_heads * getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    return 2 * matrices * tokens + 4 * width * config.num_hidden_layers * pairs
+
+
+def report(name: str, rounds: list[tuple[float, float]], unit: str) -> None:
+    """The closing line; `rounds` hold (ours, reference), both in seconds for one `unit`."""
+    ours, reference = (median(column) for column in zip(*rounds, strict=True))
+    ratio = median(other / own for own, other in rounds)
+    print(f"{name} ratio={ratio:.1f} ours={ours:.4f} reference={reference:.4f} unit={unit}")

@@ -1,0 +1,91 @@
+"""The judge: "review or refusal?" as a closed question, its seeded verdicts, and how far it can be trusted.
+
+Knows texts and a model; not where a text comes from or what becomes of it.
+
+    question = judge_question(model, tokenizer, settings)
+    probability = p_yes(question, texts, settings)                       # (texts,)
+    control = read_control()                                             # columns text, is_review
+    report = judge_report(control["is_review"], p_yes(question, control["text"], settings), settings.judge_draws)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from .choices import ClosedQuestion
+from .prompts import split_prompt, template_for
+from .reviews import read_table
+from .settings import PROJECT, Settings
+
+CONTROL = PROJECT / "data" / "judge_control.csv"
+CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
+
+
+def judge_question(model, tokenizer, settings: Settings) -> ClosedQuestion:
+    """The judge's question with its two answers, yes first."""
+    chat = settings.writer.chat
+    prefix, tail = split_prompt(template_for("judge", chat, settings.prompts), tokenizer, chat)
+    answers = ["да", "нет"] if chat else [" да", " нет"]
+    return ClosedQuestion(
+        model,
+        tokenizer,
+        prefix,
+        tail,
+        answers,
+        end=tokenizer.eos_token if chat else "\n",
+        token_budget=settings.tokens_per_batch,
+    )
+
+
+def p_yes(question: ClosedQuestion, texts: Sequence[str], settings: Settings) -> np.ndarray:
+    """Probability of "yes" at the judge's temperature, (texts,).
+
+    Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling
+    does to the scores there.
+    """
+    log_probs = question.log_probs([one_line(text) for text in texts]) / settings.judge_temperature
+    return 1 / (1 + np.exp(log_probs[:, 1] - log_probs[:, 0]))
+
+
+def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
+    """Independent seeded draws of the judge's answer: what asking it `draws` times at its temperature gives."""
+    source = random.Random(seed)
+    return [source.random() < probability for _ in range(draws)]
+
+
+def one_line(text: str) -> str:
+    """A review without line breaks: they end an example in the prompts for base models."""
+    return " ".join(text.split())
+
+
+def read_control() -> pd.DataFrame:
+    """The control texts: columns text, is_review (bool)."""
+    table = read_table(CONTROL, ["text", "is_review"])
+    return table.assign(is_review=table["is_review"] == "yes")
+
+
+def judge_report(is_review: Sequence[bool], probability: np.ndarray, draws: int) -> dict:
+    """How the judge does on texts whose answer is known.
+
+    `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
+    shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
+    kind would do as well with a probability below 0.05.
+    """
+    truth, guess = np.asarray(is_review, dtype=bool), probability >= 0.5
+    passing = probability**draws
+    hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
+    chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue
+    return {
+        "texts": len(truth),
+        "accuracy": hits / len(truth),
+        "kappa": float(cohen_kappa_score(truth, guess)),
+        "reviews_pass": float(passing[truth].mean()),
+        "refusals_pass": float(passing[~truth].mean()),
+        "beats_chance": bool(chance < CHANCE),
+    }

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from tiny_models import tiny_gemma3, tiny_qwen2
+
+from sirius_helpers.judging import judge_question, judge_report, p_yes, read_control, verdicts
+from sirius_helpers.prompts import split_prompt, template_for
+from sirius_helpers.settings import ModelSpec, Settings
+
+SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
+
+
+def judge_settings(settings, chat, temperature):
+    changes = {"writer": ModelSpec("tiny", chat=chat), "judge_temperature": temperature, "prompts": SHORT}
+    return Settings(**{**vars(settings), **changes})
+
+
+def share_of_yes_by_generate(model, tokenizer, prompt, answers, temperature, calls):
+    """What sampled decoding says that may write nothing but one of the answers."""
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    paths = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+
+    def allowed(_, written):
+        done = written[ids.shape[1] :].tolist()
+        return sorted({path[len(done)] for path in paths if path[: len(done)] == done and len(path) > len(done)})
+
+    torch.manual_seed(0)
+    out = model.generate(
+        ids.repeat(calls, 1),
+        attention_mask=torch.ones(calls, ids.shape[1], dtype=torch.long),
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        max_new_tokens=min(map(len, paths)),
+        prefix_allowed_tokens_fn=allowed,
+    )
+    yes = torch.tensor(paths[0][: min(map(len, paths))])
+    return float((out[:, ids.shape[1] :] == yes).all(1).float().mean())
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+@pytest.mark.parametrize(("make", "seed", "chat"), [(tiny_qwen2, 0, True), (tiny_gemma3, 3, False)])
+def test_draws_follow_the_distribution_that_generate_samples_from(settings, make, seed, chat, temperature):
+    """For each text: neither 1,000 sampled generations nor 1,000 seeded draws contradict P(yes)."""
+    model, tokenizer = make(seed)
+    asked = judge_settings(settings, chat, temperature)
+    question = judge_question(model, tokenizer, asked)
+    prefix, tail = split_prompt(template_for("judge", chat, SHORT), tokenizer, chat)
+    answers = ["да<|im_end|>", "нет<|im_end|>"] if chat else [" да\n", " нет\n"]
+    texts = ["Сапоги промокают", "Извините, не могу", "да"]
+    calls, probabilities = 1000, p_yes(question, texts, asked)
+    assert np.ptp(probabilities) > 0.1
+    for text, p in zip(texts, probabilities, strict=True):
+        generated = share_of_yes_by_generate(model, tokenizer, prefix + text + tail, answers, temperature, calls)
+        drawn = np.mean([verdicts(p, 1, f"{text}:{n}")[0] for n in range(calls)])
+        for share in (generated, drawn):
+            assert binomtest(round(share * calls), calls, p).pvalue > 0.001, (text, p, share)
+
+
+def test_verdicts_are_seeded_draws_from_the_judges_probability():
+    assert verdicts(0.5, 8, "a") == verdicts(0.5, 8, "a")
+    assert verdicts(1.0, 5, "a") == [True] * 5 and verdicts(0.0, 5, "a") == [False] * 5
+    share = np.mean([verdicts(0.3, 1, f"seed {n}")[0] for n in range(4000)])
+    assert share == pytest.approx(0.3, abs=0.03)
+
+
+def test_the_two_draws_of_a_text_are_independent():
+    pairs = np.array([verdicts(0.5, 2, f"seed {n}") for n in range(4000)])
+    assert abs(np.corrcoef(pairs.T)[0, 1]) < 0.05
+
+
+def test_the_control_set_holds_as_many_reviews_as_refusals():
+    control = read_control()
+    assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
+    assert control["text"].str.strip().ne("").all() and control["text"].is_unique
+
+
+def test_a_judge_that_sees_the_difference_is_told_from_one_that_guesses():
+    truth = [True] * 10 + [False] * 10
+    good = judge_report(truth, np.array([0.9] * 10 + [0.2] * 10), draws=2)
+    assert good == {
+        "texts": 20, "accuracy": 1.0, "kappa": 1.0, "reviews_pass": pytest.approx(0.81),
+        "refusals_pass": pytest.approx(0.04), "beats_chance": True,
+    }  # fmt: skip
+    coin = judge_report(truth, np.array([0.9, 0.1] * 10), draws=2)
+    assert coin["accuracy"] == 0.5 and coin["kappa"] == 0 and not coin["beats_chance"]
+    always_yes = judge_report(truth, np.full(20, 0.99), draws=2)
+    assert always_yes["kappa"] == 0 and always_yes["refusals_pass"] > 0.9 and not always_yes["beats_chance"]
