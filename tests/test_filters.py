@@ -24,7 +24,7 @@ def test_known_openings_are_stripped_and_reviews_left_alone(raw, expected):
     [
         ("", "too_short"),
         ("ок", "too_short"),
-        ("Извините, я не могу выполнить эту задачу.", "meta_talk"),
+        ("Извините, я не могу выполнить эту задачу.", "refusal"),
         ("Как языковая модель, я не ношу обувь", "meta_talk"),
         ("Обувь 很好 не течёт", "foreign_script"),
         ("The boots leak after the first rain", "foreign_script"),
