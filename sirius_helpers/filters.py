@@ -51,8 +51,8 @@ _META = _phrases(
     r"(?:прочитал|получил)\w* ваш\w* (?:пожелани|предпочтени|сообщени|обращени)",
     r"(?:понял|понимаю)\w*,? (?:\w+ )?(?:ваш|тво|вас\b|задач|задани|указани|требовани|просьб)|понял\w* инструкцию[.,]",
     r"буду рад\w* … помочь|рад\w*(?:\(а\))?(?: был\w*)? вам помочь|чем … могу … помочь|позвольте … представить",
-    r"готов\w* (?:приступить|выполнить)|дайте знать|если (?:у вас|вам) (?:есть|возник\w*|нуж\w+) … (?:вопрос|запрос|помощь)",
-    r"вы (?:просите|просили|хотите) … (?:отзыв|переписа)|надеюсь … соответствует ваш",
+    r"готов\w* (?:приступить|выполнить)|если (?:у вас|вам) (?:есть|возник\w*|нуж\w+) … (?:вопрос|запрос|помощь)",
+    r"вы (?:просите|просили|хотите) … (?:отзыв|переписа)|надеюсь … соответствует ваш|дайте знать",
     # about the text
     r"(?:исходн|оригинальн|первоначальн|предоставленн|переработанн|переписанн)\w+ (?:\w+ )?(?:отзыв|текст|смысл)",
     r"сохран\w+ … смысл|смысл сохран|друг\w+ слов\w+ и |синоним|формулировк|original review",
@@ -96,11 +96,12 @@ def cleaned(text: str) -> str:
     for _ in range(2):  # an announcement and, under it, a title
         text = _OPENING.sub("", _stripped(text))
     text = _stripped(text)
-    return _stripped(text[1:-1]) if len(text) > 1 and text[0] + text[-1] in _QUOTES else text
+    quotes = text[:1] + text[1:][-1:]
+    return _stripped(text[1:-1]) if quotes in _QUOTES and set(quotes).isdisjoint(text[1:-1]) else text
 
 
 def _stripped(text: str) -> str:
-    return re.sub(r"^-{3,}|-{3,}$", "", text.strip(_EDGES)).strip(_EDGES)
+    return re.sub(r"^(?:-{3,}|>)|-{3,}$", "", text.strip(_EDGES)).strip(_EDGES)
 
 
 def too_short(text: str, original: str, settings: Settings) -> bool:
