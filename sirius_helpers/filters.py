@@ -34,12 +34,11 @@ _REFUSAL = _phrases(
     rf"{_CANNOT} … (?:{_PARAPHRASE}|(?:помочь|ответить|обсуждать) … (?:эт|ваш)\w+ (?:запрос|вопрос|тем))",
     r"(?:эт|ваш|тво|перв)\w+ (?:просьб|запрос)\w* … (?:наруша|противореч|содержит|требует)",
     r"(?:наруша|противореч)\w+ … (?:этик|этическ|мо(?:и|им) (?:правил|принцип)|политик|принцип|правил\w* использ)",
-    r"этическ\w+ (?:норм|стандарт|принцип)|вынужден\w* отказаться от … (?:обработк|выполнени)|я не вправе",
-    r"созда\w+ … (?:фальшив|ложн|поддельн|вымышленн|фиктивн|фейков)|(?:менять|сменим|смените) тему",
+    r"этическ\w+ (?:норм|стандарт|принцип)|созда\w+ … (?:фальшив|ложн|поддельн|вымышленн|фиктивн|фейков)",
+    r"вынужден\w* отказаться от … (?:обработк|выполнени)|(?:менять|сменим|смените) тему|я не вправе",
     r"(?:предоставьте|пришлите|укажите|уточните|задайте|отправьте|напишите)\b … "
     r"(?:текст|запрос|контекст|просьб|вопрос|отзыв\b)|не (?:указа|предостав|присла)\w+ … (?:отзыв\b|текст\b)",
-    r"(?:отзыв|текст)(?: отзыва)? (?:отсутствует|слишком корот)|не … (?:понял|понима)\w* … что (?:именно )?вы хотите",
-    r"не понимаю вопрос|(?:можете|могли бы вы|пожалуйста,?) уточни",
+    r"(?:отзыв|текст)(?: отзыва)? (?:отсутствует|слишком корот)|(?:можете|могли бы вы|пожалуйста,?) уточни",
 )
 _META = _phrases(
     _PARAPHRASE,
@@ -48,21 +47,18 @@ _META = _phrases(
     r"(?:я|как|являюсь)(?: [—–-])? (?:\w+ )?(?:искусственн\w+ интеллект|ии\b|ai\b)",
     # the model to whoever asked
     r"(?:ваш|тво)\w* (?:запрос|просьб|указани|инструкц|требовани|отзыв(?:а|у|ом)?\b)",
-    r"(?:прочитал|получил)\w* ваш\w* (?:пожелани|предпочтени|сообщени|обращени)",
-    r"(?:понял|понимаю)\w*,? (?:\w+ )?(?:ваш|тво|вас\b|задач|задани|указани|требовани|просьб)|понял\w* инструкцию[.,]",
-    r"буду рад\w* … помочь|рад\w*(?:\(а\))?(?: был\w*)? вам помочь|чем … могу … помочь|позвольте … представить",
-    r"готов\w* (?:приступить|выполнить)|если (?:у вас|вам) (?:есть|возник\w*|нуж\w+) … (?:вопрос|запрос|помощь)",
-    r"вы (?:просите|просили|хотите) … (?:отзыв|переписа)|надеюсь … соответствует ваш|дайте знать",
+    r"(?:понял|понимаю)\w*,? (?:\w+ )?(?:ваш|тво|вас\b|задач|задани|указани|требовани|просьб)",
+    r"буду рад\w* … помочь|рад\w*(?:\(а\))?(?: был\w*)? вам помочь|чем … могу … помочь|готов\w* (?:присту|выполнить)",
+    r"если (?:у вас|вам) (?:есть|возник\w*|нуж\w+) … (?:вопрос|запрос|помощь)|вы (?:просите|просили|хотите) … отзыв",
     # about the text
     r"(?:исходн|оригинальн|первоначальн|предоставленн|переработанн|переписанн)\w+ (?:\w+ )?(?:отзыв|текст|смысл)",
-    r"сохран\w+ … смысл|смысл сохран|друг\w+ слов\w+ и |синоним|формулировк|original review",
+    r"сохран\w+ … смысл|смысл сохран|друг\w+ слов\w+ и |синоним|формулировк|от (?:первого|третьего) лица",
     r"(?:автор|покупатель)(?: отзыва)? (?:использу|выража|отмеча|жалу|сообща|недовол|довол)|это отзыв покупателя",
-    r"от (?:первого|третьего) лица|от имени (?:\w+ )?(?:покупател|человек|кого)|(?:примечание|пояснение)\s*:",
     r"(?:переписать|перепиш\w+|переписал\w*|пересказать|созда\w+) … (?:эт|ваш|нов|сам)\w+ отзыв|переписать текст",
     r"(?:отзыв|вариант|предложение|текст|перевод)(?: отзыва)? (?:сохраня|выража|нес[её]т|переда[её]т|следует)",
     r"я (?:замен|измен)\w+ … (?:слов|фраз|выражени|глагол|текст)",
     r"(?:отзыв|вариант|верси|пересказ)[^.!?\n:]{0,40}:[*\s]*(?:$|[\"«])",
-    r"(?:новый отзыв|другими словами|категория|тональность|ключевые слова|обратите внимание)\s*:",
+    r"(?:новый отзыв|другими словами|категория|тональность|ключевые слова|примечание|пояснение|обратите внимание)\s*:",
     r"as an ai|language model|paraphras|i (?:cannot|can't) (?:fulfil|help|assist)|here is (?:the|a) re",
     # the shop's voice
     r"(?:жаль|рад\w*) (?:это )?слышать|жаль, что вы (?:столкн|остал|ощут|испыт)|рад\w*,? что вам (?:по)?нрав",
@@ -84,10 +80,11 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _EDGES = " \t\r\n=_`~"  # what chat models put around a text
-_QUOTES = ('""', "«»", "“”", "„“", "''")
+_QUOTED = re.compile(r"""^["«“„]([^"«»“”„]*)["»”“]$""")
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
 _CYRILLIC = re.compile(r"[а-яё]", re.IGNORECASE)
+_ENGLISH = re.compile(r"\b[a-z]+(?:,? [a-z]+){3}")  # four words in lower case: more than a brand
 _FOREIGN = re.compile(r"[\u0590-\u06ff\u0900-\u0dff\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -95,9 +92,7 @@ def cleaned(text: str) -> str:
     """A candidate without its announcement ("Новый отзыв:"), the rules around it and quotes around the whole."""
     for _ in range(2):  # an announcement and, under it, a title
         text = _OPENING.sub("", _stripped(text))
-    text = _stripped(text)
-    quotes = text[:1] + text[1:][-1:]
-    return _stripped(text[1:-1]) if quotes in _QUOTES and set(quotes).isdisjoint(text[1:-1]) else text
+    return _stripped(_QUOTED.sub(r"\1", _stripped(text)))
 
 
 def _stripped(text: str) -> str:
@@ -137,8 +132,9 @@ def placeholder(text: str, original: str, settings: Settings) -> bool:
 
 
 def foreign_script(text: str, original: str, settings: Settings) -> bool:
-    """Another script anywhere, or too few Cyrillic letters where the original has enough."""
-    return bool(_FOREIGN.search(text)) or cyrillic_share(text) < settings.min_cyrillic <= cyrillic_share(original)
+    """Another script anywhere; English, or too few Cyrillic letters, where the original has enough of them."""
+    share = 0.0 if _ENGLISH.search(text) else cyrillic_share(text)
+    return bool(_FOREIGN.search(text)) or share < settings.min_cyrillic <= cyrillic_share(original)
 
 
 def repetition(text: str, original: str, settings: Settings) -> bool:
@@ -152,12 +148,9 @@ def copy_of_original(text: str, original: str, settings: Settings) -> bool:
     return similarity(text, original) >= settings.max_copy_similarity
 
 
-# In this order: what says most about a candidate comes first, its length last.
-FILTERS = {
-    f.__name__: f
-    for f in (refusal, meta_talk, several_variants, markup, placeholder, foreign_script, repetition)
-    + (copy_of_original, too_short, too_long)
-}
+# What says most about a candidate comes first, its length last.
+_IN_ORDER = (refusal, meta_talk, several_variants, markup, placeholder, foreign_script, repetition, copy_of_original)
+FILTERS = {f.__name__: f for f in (*_IN_ORDER, too_short, too_long)}
 
 
 def first_reason(
