@@ -1,8 +1,7 @@
 """Cheap filters in front of the judge: each a small function that names what is wrong with a candidate, or not.
 
-Knows texts only; no model, no files. What an annoyed buyer writes too ("извините, но за такие деньги", "не могу
-оставить отзыв, товар не пришёл") refuses nobody: a phrase counts only where it holds the task or the other speaker.
-docs/filters.md says what was measured.
+Knows texts only. What an annoyed buyer writes too ("извините, но за такие деньги", "не могу оставить отзыв, товар не
+пришёл") refuses nobody: a phrase counts only with the task or another speaker in it. Measured in docs/filters.md.
 
     text = cleaned(candidate)
     reason = first_reason(text, original, known, settings, prompt)     # None: the judge may see it
@@ -55,15 +54,16 @@ _META = _phrases(
     r"сохран\w+ … смысл|смысл сохран|друг\w+ слов\w+ и |синоним|формулировк|от (?:первого|третьего) лица",
     r"(?:автор|покупатель|заказчик)(?: \w+)? (?:использу|выража|отмеча|жалу|сообща|разочар|ожида|недовол|довол)",
     r"(?:переписать|перепиш\w+|переписал\w*|пересказать|созда\w+) … (?:эт|ваш|нов|сам)\w+ отзыв|переписать текст",
-    r"(?:отзыв|вариант|предложение|текст|перевод)(?: отзыва)? (?:сохраня|выража|нес[её]т|переда[её]т|следует)|это отзыв покупателя",
-    r"я (?:замен|измен)\w+ … (?:слов|фраз|выражени|глагол|текст)|на русском языке:",
+    r"(?:отзыв|вариант|предложение|текст|перевод)(?: отзыва)? (?:сохраня|выража|нес[её]т|переда[её]т|следует)",
+    r"я (?:замен|измен)\w+ … (?:слов|фраз|выражени|глагол|текст)|на русском языке:|это отзыв покупателя",
     r"(?:отзыв|вариант|верси|пересказ)[^.!?\n:]{0,40}:[*\s]*(?:$|[\"«])",
     r"(?:новый отзыв|другими словами|категория|тональность|ключевые слова|примечание|пояснение|обратите внимание)\s*:",
     r"as an ai|language model|paraphras|i (?:cannot|can't) (?:fulfil|help|assist)|here is (?:the|a) re",
     # the shop's voice
-    r"(?:жаль|рад\w*) (?:это )?слышать|жаль, что вы (?:столкн|остал|ощут|испыт)|рад\w*, что в(?:ам|ы) (?:по)?(?:нрав|наш|оцен)",
-    r"благодарим вас за (?:обращение|отзыв)|спасибо за ваш\w* (?:\w+ )?(?:отзыв\b|мнение|обратную)",
-    r"уважаем\w+ покупател|свяжитесь с нами|приносим (?:\w+ )?извинени|за (?:выбор|покупку)(?: в)? наш",
+    r"(?:жаль|рад\w*) (?:это )?слышать|жаль, что вы (?:столкн|остал|ощут|испыт)",
+    r"рад\w*, что в(?:ам|ы) (?:по)?(?:нрав|наш|оцен)|благодарим вас за (?:обращение|отзыв)",
+    r"спасибо за ваш\w* (?:\w+ )?(?:отзыв\b|мнение|обратную)|уважаем\w+ покупател",
+    r"свяжитесь с нами|приносим (?:\w+ )?извинени|за (?:выбор|покупку)(?: в)? наш",
 )
 _VARIANTS = _phrases(r"вариант\w* (?:№ ?)?\d|(?:два|три|несколько|\d) вариант\w+ (?:отзыв|пере)")
 _LIST = re.compile(r"^\s*(?:\d[.)]|[-•]\s)[^\n]*\n+\s*(?:\d[.)]|[-•]\s)|(?:^|\s)1\)[^\n]*\s2\)", re.MULTILINE)
@@ -71,7 +71,7 @@ _MARKUP = re.compile(
     r"<\|?/?\w+\|?>|\[/?inst\]|^#{1,6}\s|```|(?<![\w*])\*\*\w|^>\s|(?:[-=_~]\s?){6,}|^---+\s*$|^(?:assistant|user)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)  # [название товара], рад(а)
+_PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)  # a form: [название товара], рад(а)
 _OPENING = re.compile(
     # a first paragraph that ends in a colon, or a label with the review on the same line
     r"^(?:[^\n]{1,300}:[*\s]*\n\s*\n"
@@ -127,7 +127,6 @@ def markup(text: str, original: str, settings: Settings) -> bool:
 
 
 def placeholder(text: str, original: str, settings: Settings) -> bool:
-    """A form nobody filled in."""
     return bool(_PLACEHOLDER.search(text))
 
 
