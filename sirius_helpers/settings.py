@@ -73,7 +73,7 @@ class Settings:
     max_length_ratio: float = 2.0
     length_slack: int = 60  # characters a candidate may have beyond its original whatever the ratio
     min_cyrillic: float = 0.5  # share of the letters, where the original has it too
-    max_repeated: float = 0.25  # share of a candidate's three-word runs that were there before
+    max_repeated: float = 0.2  # share of a candidate's three-word runs that were there before
     leak_words: int = 5  # so many words of the prompt in a row are a leak; four occur in real reviews
     max_copy_similarity: float = 90.0  # 0..100, rapidfuzz ratio; from it on a candidate repeats a known text
     tokens_per_batch: int = 16_384  # padded tokens in one generation or scoring batch; halves on out-of-memory
