@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .batching import Batcher, progress
-from .filters import bare, cleaned, first_reason
+from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal, fingerprint, read_records
 from .judging import judge_question, one_line, p_yes, verdicts
@@ -153,6 +153,7 @@ def _fill(
     prompts = {item.source_id: writer.prompt_ids(item.original) for item in wanted}
     # What a candidate must not repeat: any review, any text kept before, any line of the prompt.
     known = [bare(text) for text in originals + [record["text"] for record in kept.records] + writer.lines]
+    prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
         for attempt in range(settings.max_attempts):
@@ -166,7 +167,7 @@ def _fill(
                 new = [(item.key, attempt) not in tried for item in items]
                 if not any(new):
                     return
-                tries = _attempt(items, attempt, prompts, writer, known, settings)
+                tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
                 fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
                 refused.append(r for r in fresh if r["reason"] != ACCEPTED)
                 good = [{k: r[k] for k in _COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
@@ -183,6 +184,7 @@ def _attempt(
     prompts: dict[str, list[int]],
     writer: _Writer,
     known: list[str],
+    prompt: frozenset[str],
     settings: Settings,
 ) -> list[dict]:
     """One candidate for each item, judged: records with a reason, "accepted" among them."""
@@ -191,7 +193,7 @@ def _attempt(
     texts = writer.write([prompts[item.source_id] for item in items], seeds)
     records, batch_texts = [], []
     for item, text in zip(items, texts, strict=True):
-        reason = first_reason(text, item.original, known + batch_texts, settings)
+        reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
         batch_texts += [bare(text)] if reason is None else []
         records.append(
             {
@@ -228,5 +230,6 @@ def _identity(settings: Settings) -> list:
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
         [settings.judge_temperature, settings.judge_draws],
-        [settings.min_chars, settings.max_copy_similarity],
+        [settings.min_chars, settings.min_length_ratio, settings.max_length_ratio, settings.length_slack],
+        [settings.min_cyrillic, settings.max_repeated, settings.leak_words, settings.max_copy_similarity],
     ]

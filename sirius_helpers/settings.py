@@ -71,7 +71,13 @@ class Settings:
     judge_temperature: float = 0.7
     judge_draws: int = 2  # all must say yes
     min_chars: int = 3  # a shorter candidate is no review
-    max_copy_similarity: float = 90.0  # 0..100, rapidfuzz ratio; above it a candidate repeats a known text
+    min_length_ratio: float = 0.3  # candidate to original, in characters
+    max_length_ratio: float = 2.0
+    length_slack: int = 60  # characters a candidate may have beyond its original whatever the ratio
+    min_cyrillic: float = 0.5  # share of the letters, where the original has it too
+    max_repeated: float = 0.2  # share of a candidate's three-word runs that were there before
+    leak_words: int = 5  # so many words of the prompt in a row are a leak; four occur in real reviews
+    max_copy_similarity: float = 90.0  # 0..100, rapidfuzz ratio; from it on a candidate repeats a known text
     tokens_per_batch: int = 16_384  # padded tokens in one generation or scoring batch; halves on out-of-memory
 
     # Split
@@ -112,6 +118,12 @@ class Settings:
         _between("lora_dropout", self.lora_dropout, 0, 0.99)
         _between("warmup_share", self.warmup_share, 0, 1)
         _between("label_smoothing", self.label_smoothing, 0, 0.99)
+        _between("min_length_ratio", self.min_length_ratio, 0, 1)
+        _between("max_length_ratio", self.max_length_ratio, 1, 1_000)
+        _between("length_slack", self.length_slack, 0, 10_000)
+        _between("min_cyrillic", self.min_cyrillic, 0, 1)
+        _between("max_repeated", self.max_repeated, 0, 1)
+        _between("max_copy_similarity", self.max_copy_similarity, 0, 100)
         for name in (
             "category_orders",
             "max_attempts",
@@ -128,6 +140,7 @@ class Settings:
             "bootstrap",
             "max_review_chars",
             "min_chars",
+            "leak_words",
         ):
             _at_least(name, getattr(self, name), 1)
         if self.max_synthetic is not None:
