@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 from conftest import write_csv as write_quoted
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from sirius_helpers.categories import Category
@@ -135,6 +136,7 @@ def test_every_blank_line_within_the_test_file_gets_a_row_of_its_own(tmp_path, c
     assert capsys.readouterr().out.count("\n") == 1
 
 
+@limits(deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.text('а,"\n\r'), min_size=1

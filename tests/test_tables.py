@@ -8,6 +8,7 @@ import tracemalloc
 import pandas as pd
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from sirius_helpers.errors import UserError
@@ -221,6 +222,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
+@limits(deadline=None)
 @given(data=st.data(), names=st.sampled_from([["text"], ["text", "n"], ["a", "text", "b"]]))
 def test_any_table_of_texts_reads_back_equal(tmp_path_factory, writer, data, names):
     cells, write = WRITERS[writer]
@@ -231,12 +233,27 @@ def test_any_table_of_texts_reads_back_equal(tmp_path_factory, writer, data, nam
     assert read_table(path, ["text"]).to_dict("list") == table.to_dict("list")
 
 
+@given(
+    data=st.binary(max_size=60) | st.text('text,;\t"\n\r\0а\ufeff', max_size=40).map(str.encode), header=st.booleans()
+)
+@limits(deadline=None)
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, data, header):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(b"text\n" * header + data)
+    try:
+        table = read_table(path, ["text"])
+    except UserError as refusal:
+        assert str(path) in str(refusal) and "\n" not in str(refusal)
+    else:
+        assert len(table) and all(isinstance(text, str) for text in table["text"])
+
+
 def test_a_million_rows_are_read_in_bounded_time(tmp_path):
     path = tmp_path / "test.csv"
     path.write_text("text\n" + "".join(f'"Отзыв, {n}"\n' for n in range(1_000_000)), encoding="utf-8")
-    start = time.monotonic()
+    start = time.process_time()
     table = read_table(path, ["text"])
-    assert time.monotonic() - start < 60  # about 3 s on an idle core
+    assert time.process_time() - start < 60  # seconds of one core; measured: 5
     assert len(table) == 1_000_000 and table["text"].iloc[-1] == "Отзыв, 999999"
 
 
