@@ -253,7 +253,7 @@ def test_a_million_rows_are_read_in_bounded_time(tmp_path):
     path.write_text("text\n" + "".join(f'"Отзыв, {n}"\n' for n in range(1_000_000)), encoding="utf-8")
     start = time.process_time()
     table = read_table(path, ["text"])
-    assert time.process_time() - start < 60  # seconds of one core; measured: 5
+    assert time.process_time() - start < 30  # seconds of one core; measured: 2.6
     assert len(table) == 1_000_000 and table["text"].iloc[-1] == "Отзыв, 999999"
 
 
