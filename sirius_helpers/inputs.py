@@ -9,7 +9,7 @@ import pandas as pd
 
 from .categories import labels_of, read_categories
 from .prompts import CHAT, template_for
-from .reviews import read_labelled, read_reviews, read_texts
+from .reviews import read_labelled, read_reviews, read_table, read_texts
 from .settings import Settings
 
 
@@ -27,6 +27,9 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     human = folder / "human_labels.csv"
     if human.exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
+    corrections = settings.folder / "corrections.csv"
+    if corrections.exists():
+        rows.append((corrections.name, len(read_table(corrections, ["category"])), "your corrections of the labels"))
     for name in CHAT:  # a broken prompt shows here rather than after a download
         template_for(name, settings.labeler.chat, settings.prompts)
     return pd.DataFrame(rows, columns=["file", "rows", "what"])

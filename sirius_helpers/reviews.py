@@ -1,4 +1,4 @@
-"""CSV in, CSV out: read and check tables of reviews, give each review a stable id, write the submission.
+"""Reviews in, submission out: check tables of reviews, give each review a stable id, write CSV files.
 
 Every complaint names the file, the row and what to do. Row numbers count the table's rows from 1 without the
 header, because a review may hold line breaks.
@@ -8,6 +8,7 @@ header, because a review may hold line breaks.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -18,36 +19,9 @@ import pandas as pd
 from .categories import Category, by_any_name, labels_of
 from .errors import UserError
 from .journal import write_atomically
+from .tables import listed, read_table
 
 EXPORTED = "category"  # the submission's single column
-
-
-def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
-    """A UTF-8, comma-separated file as text columns; empty cells are empty strings."""
-    if not path.exists():
-        raise UserError(f"{path} does not exist; put the file there, or correct DATA (or LABELS).")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, and a CSV file is needed.")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty; it needs a header line with {_columns(required)}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV in UTF-8.") from None
-    except pd.errors.ParserError as error:
-        raise UserError(
-            f"{path} cannot be read as CSV: {str(error).strip()}. Put texts with commas in double quotes and "
-            "double the quotes inside them."
-        ) from None
-    missing = [name for name in required if name not in table.columns]
-    if missing:
-        raise UserError(
-            f"{path} has no column {_columns(missing)}; it has {_columns(table.columns)}. "
-            "Rename the column in the header line."
-        )
-    if table.empty:
-        raise UserError(f"{path} has a header but no rows; add reviews below it.")
-    return table
 
 
 def read_reviews(path: Path) -> pd.DataFrame:
@@ -96,7 +70,7 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     table = read_table(path, ["text"])
     others = [name for name in table.columns if name != "text"]
     if "category" not in others and len(others) != 1:
-        raise UserError(f"{path} needs a column 'category' beside 'text'; it has {_columns(table.columns)}.")
+        raise UserError(f"{path} needs a column 'category' beside 'text'; it has {listed(table.columns)}.")
     column = "category" if "category" in others else others[0]
     names = by_any_name(taxonomy)
     found: dict[str, str] = {}
@@ -126,8 +100,7 @@ def write_submission(path: Path, categories: Sequence[str]) -> None:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table in one step, so that a killed run leaves no half of it."""
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogatepass"))
-
-
-def _columns(names: Sequence[str]) -> str:
-    return ", ".join(repr(str(name)) for name in names)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # Python before 3.13 leaves a cell with a lone carriage return unquoted
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_atomically(path, text.encode("utf-8", "surrogatepass"))

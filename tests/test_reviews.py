@@ -1,15 +1,20 @@
 import pandas as pd
 import pytest
-from conftest import write_csv
+from conftest import write_csv as write_quoted
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
 
 from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
+from sirius_helpers.inputs import check_inputs
 from sirius_helpers.reviews import (
     read_labelled,
     read_reviews,
     read_table,
     read_texts,
     review_ids,
+    write_csv,
     write_submission,
 )
 
@@ -35,13 +40,13 @@ def test_a_byte_order_mark_is_not_part_of_the_column_name(tmp_path):
 
 
 def test_training_rows_without_text_are_left_out_and_named(tmp_path, capsys):
-    write_csv(tmp_path / "train.csv", "text", ["раз", "  ", "два"])
+    write_quoted(tmp_path / "train.csv", "text", ["раз", "  ", "два"])
     assert read_reviews(tmp_path / "train.csv")["text"].tolist() == ["раз", "два"]
     assert "1 rows without text left out (row 2)" in capsys.readouterr().out
 
 
 def test_empty_test_rows_are_kept_because_each_gets_a_prediction(tmp_path):
-    write_csv(tmp_path / "test.csv", "text", ["раз", "", "два"])
+    write_quoted(tmp_path / "test.csv", "text", ["раз", "", "два"])
     assert read_texts(tmp_path / "test.csv") == ["раз", "", "два"]
 
 
@@ -54,7 +59,7 @@ def test_empty_test_rows_are_kept_because_each_gets_a_prediction(tmp_path):
         (b"review\ngood\n", "has no column 'text'; it has 'review'. Rename the column"),
         ("text\nотзыв\n".encode("cp1251"), "is not UTF-8"),
         (b'text\n"a\nb\n', "cannot be read as CSV"),
-        (b"text\na\nb,c,d\n", "cannot be read as CSV.*line 3"),
+        (b"text,n\na,1\nb,c,d\n", "row 2 cannot be read as CSV"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_name_and_a_remedy(tmp_path, content, message):
@@ -67,7 +72,6 @@ def test_a_bad_file_is_refused_with_its_name_and_a_remedy(tmp_path, content, mes
 
 def test_labels_are_found_in_category_or_in_the_only_other_column(tmp_path):
     path = tmp_path / "labels.csv"
-    write_csv(path, "text,cat_tpro", [])
     path.write_text("text,cat_tpro\nСапоги  малы,обувь\nЧашка,посуда\n", encoding="utf-8")
     assert read_labelled(path, TAXONOMY) == {"сапоги малы": "обувь", "чашка": "посуда"}
     path.write_text("text,other,category\nЧашка,x,посуда\n", encoding="utf-8")
@@ -96,6 +100,55 @@ def test_bad_labels_are_refused_with_their_row(tmp_path, body, message):
     path.write_text(body, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_labelled(path, TAXONOMY)
+
+
+def test_labels_saved_by_a_russian_excel_are_read(tmp_path, capsys):
+    path = tmp_path / "labels.csv"
+    rows = "Моя пара мала, вернула;обувь\r\nБелая чашка разбилась в дороге;посуда\r\n"
+    path.write_bytes(f"Text;Category\r\n{rows}".encode("cp1251"))
+    assert read_labelled(path, TAXONOMY) == {
+        "моя пара мала, вернула": "обувь",
+        "белая чашка разбилась в дороге": "посуда",
+    }
+    assert "read as cp1251; column 'Text' taken as 'text'" in capsys.readouterr().out
+
+
+def test_a_broken_corrections_file_is_refused_with_the_other_inputs(settings):
+    path = settings.folder / "corrections.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text('id,category\na1,обувь\nb2,"обувь\n', encoding="utf-8")
+    with pytest.raises(UserError, match="corrections.csv, row 2 cannot be read as CSV"):
+        check_inputs(settings)
+    path.write_text("id,category\na1,обувь\n", encoding="utf-8")
+    assert "corrections.csv" in check_inputs(settings)["file"].tolist()
+
+
+def test_an_index_column_without_a_name_is_not_taken_for_the_labels(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(",text,label\n0,Чашка,посуда\n", encoding="utf-8")
+    assert read_labelled(path, TAXONOMY) == {"чашка": "посуда"}
+
+
+def test_every_blank_line_within_the_test_file_gets_a_row_of_its_own(tmp_path, capsys):
+    path = tmp_path / "test.csv"
+    path.write_bytes('text\r\nраз\r\n\r\n \r\n""\r\nдва\r\n\r\n'.encode())
+    assert read_texts(path) == ["раз", "", " ", "", "два"]
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@limits(deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.text('а,"\n\r'), min_size=1
+    )
+)
+def test_what_a_stage_writes_the_next_one_reads_back(tmp_path_factory, texts):
+    path = tmp_path_factory.getbasetemp() / "labels.csv"
+    table = pd.DataFrame({"id": review_ids(texts), "text": texts})
+    write_csv(path, table)
+    assert read_table(path, ["id", "text"]).to_dict("list") == table.to_dict("list")
+    write_csv(path, table[["text"]])
+    assert read_texts(path) == texts
 
 
 def test_the_submission_has_one_column_and_the_given_order(tmp_path):
