@@ -78,15 +78,15 @@ def augment(settings: Settings) -> pd.DataFrame:
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return pd.DataFrame(read_records(run.path("synthetic.jsonl")), columns=_COLUMNS)
-    kept, refused = (Journal(run.path(name), writer_mark) for name in ("synthetic.jsonl", "rejected.jsonl"))
-    if kept.set_aside:
-        print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-    categories = {item.key: item.category for item in wanted}
-    for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
-        current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
-        if len(current) < len(journal.records) or not journal.path.exists():
-            journal.replace(current)
     with run.stage("augment", mark, ["synthetic.jsonl", "rejected.jsonl"]) as facts:
+        kept, refused = (Journal(run.path(name), writer_mark) for name in ("synthetic.jsonl", "rejected.jsonl"))
+        if kept.set_aside:
+            print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
+        categories = {item.key: item.category for item in wanted}
+        for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
+            current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
+            if len(current) < len(journal.records) or not journal.path.exists():
+                journal.replace(current)
         if _open_items(wanted, kept, refused, settings.max_attempts):
             with causal_lm(settings.writer, settings.device) as (model, tokenizer):
                 facts["revision"] = loaded_revision(model)

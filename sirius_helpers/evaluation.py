@@ -17,7 +17,7 @@ import pandas as pd
 
 from . import display
 from .baseline import Linear, frozen_embeddings
-from .categories import labels_of, read_categories
+from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
 from .journal import fingerprint, write_atomically
 from .reviews import normalised, read_labelled, read_table, write_csv
@@ -34,7 +34,8 @@ def evaluate(settings: Settings) -> dict:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run = Run(settings.folder)
     human_path = settings.data / "human_labels.csv"
-    inputs = [digest(run.need("adapter")), digest(run.need("split.csv")), digest(human_path)]
+    names = by_any_name(read_categories(settings.data)) if human_path.exists() else None
+    inputs = [digest(run.need("adapter")), digest(run.need("split.csv")), digest(human_path), names]
     mark = fingerprint("evaluate", inputs, settings.bootstrap, settings.seed, settings.near_duplicate)
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark, ["metrics.json", "errors.csv", "report"]):
