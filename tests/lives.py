@@ -262,5 +262,6 @@ def settings_on(folder: Path) -> Settings:
     values |= {"classifier": ModelSpec(str(folder / "classifier"))}
     values |= {"max_synthetic": 12, "max_attempts": 3, "max_new_tokens": 8, "min_chars": 1, "min_cyrillic": 0.0}
     values |= {"min_length_ratio": 0.0, "max_length_ratio": 1000.0, "length_slack": 10_000, "judge_draws": 4}
-    values |= {"epochs": 6, "patience": 2, "batch_size": 8, "max_tokens": 64, "bootstrap": 50, "tokens_per_batch": 400}
+    values |= {"epochs": 6, "patience": 2, "batch_size": 8, "max_tokens": 64, "bootstrap": 50}
+    values |= {"near_duplicate": 99.0, "tokens_per_batch": 400}
     return Settings(**values)
