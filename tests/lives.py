@@ -11,6 +11,7 @@ itself. A run notes its model calls and what became durable in a file beside its
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -61,6 +62,7 @@ class World:
     """Data, models and settings under one folder, and a finished unbroken run named `whole`."""
 
     def __init__(self, folder: Path) -> None:
+        gc.freeze()  # or every fork's garbage collection goes through all imported modules
         self.folder = folder
         write_data(folder / "data")
         assert in_fork(lambda: save_models(folder), folder / "models.txt") == DONE
