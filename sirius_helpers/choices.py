@@ -60,7 +60,7 @@ class ClosedQuestion:
             raise UserError(f"unknown reading {reading!r}; use 'constrained' or 'sequence'.")
         self.model, self.config = model, model.config.get_text_config()
         self.constrained = reading == "constrained"
-        # The tree's own rows of the head are enough; a subclass of Linear may hold packed weights or an adapter.
+        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
         self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
         self.prompt = _Prompt(tokenizer, prefix, tail)
         ids = [tuple(_encode(tokenizer, answer + (end or ""))) for answer in answers]
