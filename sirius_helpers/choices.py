@@ -22,6 +22,7 @@ from .batching import Batcher
 from .errors import UserError
 
 HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each
+TOLERANCE = 0.05  # of the largest score: bf16 rounding was seen to move scores by 0.004 of it
 
 
 class ClosedQuestion:
@@ -59,6 +60,8 @@ class ClosedQuestion:
             raise UserError(f"unknown reading {reading!r}; use 'constrained' or 'sequence'.")
         self.model, self.config = model, model.config.get_text_config()
         self.constrained = reading == "constrained"
+        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
+        self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
         self.prompt = _Prompt(tokenizer, prefix, tail)
         ids = [tuple(_encode(tokenizer, answer + (end or ""))) for answer in answers]
         self.tree = _AnswerTree(answers, ids, self.constrained)
@@ -93,11 +96,7 @@ class ClosedQuestion:
     def _score(self, prompts: list[tuple[int, list[int]]]) -> np.ndarray:
         """Prompts as `_Prompt.with_text` gives them -> (prompts, answers)."""
         if self.prefix_cache is None:
-            cache = Cache(layer_class_to_replicate=_PrefixLayer)
-            ids = torch.tensor([self.prompt.prefix_ids])
-            positions = torch.arange(ids.shape[1])[None]
-            self._hidden(ids, positions, positions[:, :, None] >= positions[:, None], cache)
-            self.prefix_cache = cache
+            self.prefix_cache = self._read_prefix()
         *inputs, scored = _lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
         hidden = self._hidden(*inputs, self.prefix_cache).flatten(0, 1)
         logits = self._logits(hidden[scored.flatten().to(hidden.device)]).cpu().double()
@@ -107,19 +106,39 @@ class ClosedQuestion:
         logits = logits.numpy()
         return np.stack([logits[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
 
+    def _read_prefix(self) -> Cache:
+        """Keys and values of the prefix, read in the model's own way.
+
+        Its last token is then read again as the texts are. The scores must agree: there are models that scale
+        their logits, or look back in a way not known here.
+        """
+        cache, ids = Cache(layer_class_to_replicate=_PrefixLayer), self.prompt.prefix_ids
+        tokens = torch.tensor([ids], device=self.model.device)
+        own = self.model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        own = own.log_softmax(-1) if self.normalised else own
+        *inputs, _ = _lay_out([(len(ids) - 1, ids[-1:])], self.tree, len(ids))
+        ours = self._logits(self._hidden(*inputs, cache)[:, 0])
+        if (ours - own[:, self.tree.tokens]).abs().max() > TOLERANCE * own.abs().max():
+            raise UserError(
+                f"{type(self.model).__name__} works in a way that closed questions do not know; choose another model."
+            )
+        return cache
+
     def _hidden(self, ids, positions, visible, cache: Cache) -> torch.Tensor:
         """Last hidden states (rows, tokens, width); `visible` is (rows, tokens, tokens cached + tokens)."""
         ids, positions, visible = (x.to(self.model.device) for x in (ids, positions, visible))
-        seen = {"full_attention": visible}
-        if "sliding_attention" in (getattr(self.config, "layer_types", None) or ()):
+        window = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+        seen = dict.fromkeys(kinds, visible)
+        if "sliding_attention" in seen:
             cached = torch.arange(visible.shape[2] - ids.shape[1], device=ids.device).expand(len(ids), -1)
             distance = positions[:, :, None] - torch.cat([cached, positions], dim=1)[:, None]
-            seen["sliding_attention"] = visible & (distance < self.config.sliding_window)
+            seen["sliding_attention"] = visible & (distance < window)
         hide, dtype = torch.finfo(self.model.dtype).min, self.model.dtype
         masks = {kind: (~mask[:, None]).to(dtype).mul_(hide) for kind, mask in seen.items()}
         return self.model.get_decoder()(
             input_ids=ids,
-            attention_mask=masks if len(masks) > 1 else masks["full_attention"],
+            attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -136,7 +155,7 @@ class ClosedQuestion:
         def capped(logits: torch.Tensor) -> torch.Tensor:
             return logits if cap is None else cap * torch.tanh(logits / cap)
 
-        if self.constrained and type(head) is Linear:  # a subclass may hold packed weights or an adapter
+        if not self.normalised:
             bias = None if head.bias is None else head.bias[tokens].float()
             return capped(functional.linear(hidden.float(), head.weight[tokens].float(), bias))
         parts = []
@@ -158,9 +177,10 @@ class _Prompt:
         self.tokenizer, self.before, self.behind = tokenizer, prefix[start:], tail[:stop]
         self.first_ids, self.last_ids = _encode(tokenizer, prefix[:start]), _encode(tokenizer, tail[stop:])
         self.prefix_ids = _encode(tokenizer, prefix)
-        shared, rest = self.with_text(probe := "а 1.\nA ")
-        if self.prefix_ids[:shared] + rest != _encode(tokenizer, prefix + probe + tail):
-            raise UserError(f"{type(tokenizer).__name__} joins text across special tokens: not supported here.")
+        for probe in ("а 1.\nA ", " а"):
+            shared, rest = self.with_text(probe)
+            if self.prefix_ids[:shared] + rest != _encode(tokenizer, prefix + probe + tail):
+                raise UserError(f"{type(tokenizer).__name__} joins text across special tokens: not supported here.")
 
     def with_text(self, text: str) -> tuple[int, list[int]]:
         """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
