@@ -229,7 +229,7 @@ def _identity(settings: Settings) -> list:
         [vars(template_for(name, chat, settings.prompts)) for name in ("paraphrase", "judge")],
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
-        [settings.judge_temperature, settings.judge_draws],
+        [settings.judge_temperature, settings.judge_draws, settings.prior_correction],
         [settings.min_chars, settings.min_length_ratio, settings.max_length_ratio, settings.length_slack],
         [settings.min_cyrillic, settings.max_repeated, settings.leak_words, settings.max_copy_similarity],
     ]

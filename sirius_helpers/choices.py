@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from scipy.special import log_softmax, logsumexp
 from torch.nn import Linear, functional
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -21,6 +22,7 @@ from .batching import Batcher
 from .choice_tokens import AnswerTree, PromptTokens, encode, lay_out
 from .errors import UserError
 
+CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
 HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each
 TOLERANCE = 0.05  # of the largest score: bf16 rounding was seen to move scores by 0.004 of it
 
@@ -40,6 +42,9 @@ class ClosedQuestion:
     - "sequence": that of the model's writing the answer and then `end`, among all it could write. Needs the
       whole vocabulary's logits at every inner node of the tree. Sums to less than one.
 
+    `prior_correction` divides by what texts without content get, and lets the answers sum to one: a weak model
+    favours some answers whatever the text ("contextual calibration", Zhao et al. 2021, arXiv:2102.09690).
+
     `end` ("\\n", "<|im_end|>") shows where an answer stops. Without it, "sequence" is the probability that
     what the model writes begins so, and "constrained" refuses an answer that another one begins with.
     """
@@ -54,6 +59,7 @@ class ClosedQuestion:
         *,
         end: str | None = None,
         reading: str = "constrained",
+        prior_correction: bool = False,
         token_budget: int = 4096,
     ) -> None:
         if reading not in ("constrained", "sequence"):
@@ -67,6 +73,7 @@ class ClosedQuestion:
         self.tree = AnswerTree(answers, ids, self.constrained)
         self.batcher = Batcher(token_budget)  # remembers what fitted
         self.prefix_cache: Cache | None = None
+        self.prior = self._content_free() if prior_correction else None
 
     @torch.inference_mode()
     def log_probs(
@@ -86,12 +93,20 @@ class ClosedQuestion:
                     f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
                     "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
                 )
+            if self.prior is not None:
+                rows = log_softmax(rows - self.prior, axis=1)
             result[batch] = rows
             if on_batch:
                 on_batch(batch, rows)
 
         self.batcher.run([len(rest) + len(self.tree.ids) for _, rest in prompts], work)
         return result
+
+    @torch.inference_mode()
+    def _content_free(self) -> np.ndarray:
+        """(answers,) log of the mean probability over texts that say nothing."""
+        rows = self._score([self.prompt.with_text(text) for text in CONTENT_FREE])
+        return logsumexp(log_softmax(rows, axis=1), axis=0) - np.log(len(rows))
 
     def _score(self, prompts: list[tuple[int, list[int]]]) -> np.ndarray:
         """Prompts as `PromptTokens.with_text` gives them -> (prompts, answers)."""

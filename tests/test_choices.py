@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from sirius_helpers import embedded
-from sirius_helpers.choices import HEAD_POSITIONS, ClosedQuestion
+from sirius_helpers.choices import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import Template, split_prompt
@@ -452,6 +452,18 @@ def test_gemmas_tokens_are_those_of_the_whole_prompt(gemma_prompt, text):
 @pytest.fixture(scope="module")
 def gemma_prompt(gemma):
     return gemma, gemma.question().prompt
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("kind", ["chat", "base"])
+def test_prior_correction_divides_by_what_texts_without_content_get(kind, reading):
+    case = KINDS[kind]()
+    own, free = (np.exp(plain(case, texts)[reading]) for texts in (TEXTS, CONTENT_FREE))
+    free = (free / free.sum(1, keepdims=True)).mean(0)
+    expected = own / free / (own / free).sum(1, keepdims=True)
+    found = case.question(reading=reading, prior_correction=True).log_probs(TEXTS)
+    assert np.abs(np.exp(found) - expected).max() < EXACT
+    assert np.abs(np.exp(found) - own).max() > 0.01  # it does change something
 
 
 # --- economy ------------------------------------------------------------------------------------------------
