@@ -28,6 +28,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsand
 MADE_BY = {
     "labels.jsonl": "label",
     "labels.csv": "review",
+    "judge.jsonl": "augment",
     "synthetic.jsonl": "augment",
     "rejected.jsonl": "augment",
     "split.csv": "split",
