@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from .filters import bare
 
 # Okabe and Ito's palette: told apart by colour-blind readers, legible on light and dark.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7f7f7f"
@@ -26,6 +29,7 @@ _STYLE = (
     ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
     "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;max-width:38em}"
     ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
+    ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
     ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0}</style>"
 )
 
@@ -47,11 +51,11 @@ def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None 
     """A table with escaped text; `formats` maps a column to a format such as ".3f"."""
     formats = formats or {}
     numeric = [pd.api.types.is_numeric_dtype(rows[name]) or name in formats for name in rows.columns]
-    head = "".join(_cell("th", str(name), num) for name, num in zip(rows.columns, numeric, strict=True))
+    head = "".join(_cell("th", escape(str(name)), num) for name, num in zip(rows.columns, numeric, strict=True))
     body = "".join(
         "<tr>"
         + "".join(
-            _cell("td", _text(value, formats.get(name)), num)
+            _cell("td", value.html if isinstance(value, Html) else escape(_text(value, formats.get(name))), num)
             for name, value, num in zip(rows.columns, row, numeric, strict=True)
         )
         + "</tr>"
@@ -119,15 +123,35 @@ def reasons(refused: pd.DataFrame) -> Html:
     return table(counts, "Why candidates were refused")
 
 
+def judge(report: dict) -> Html:
+    """How the judge does on texts whose answer is known, with a plain warning where it only guesses."""
+    rows = pd.DataFrame(
+        [
+            ("control texts, half of them refusals or other talk of a model", str(report["texts"])),
+            ("right answers", f"{report['accuracy']:.0%}"),
+            ("Cohen's kappa (0: chance, 1: perfect)", f"{report['kappa']:.2f}"),
+            ("genuine reviews that all draws accept", f"{report['reviews_pass']:.0%}"),
+            ("refusals that all draws accept", f"{report['refusals_pass']:.0%}"),
+        ],
+        columns=["the judge on known texts", "value"],
+    )
+    warning = (
+        "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
+        "do the work. Take a larger model for <code>writer</code>, or another judge prompt.</p>"
+    )
+    return table(rows) + Html("" if report["beats_chance"] else warning)
+
+
 def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
-    """Random originals beside their paraphrases; the same seed shows the same sample."""
+    """Random originals beside their paraphrases, words of one that the other lacks marked; a seed, a sample."""
     rows = kept if category is None else kept[kept["category"] == category]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
     shown = pd.DataFrame(
         {
+            "id": rows["id"],
             "category": rows["category"],
-            "original": rows["original"],
-            "synthetic": rows["text"],
+            "original": _marked(rows["original"], rows["text"]),
+            "synthetic": _marked(rows["text"], rows["original"]),
             "P(yes)": rows["p_yes"],
             "attempt": rows["attempt"] + 1,
         }
@@ -140,6 +164,14 @@ def refused_sample(refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str
     rows = refused if reason is None else refused[refused["reason"] == reason]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
     return table(rows[["reason", "original", "text", "p_yes"]], f"{len(rows)} of {len(refused)} refused attempts")
+
+
+def compared(tables: dict[str, pd.DataFrame], caption: str = "Like real reviews?") -> Html:
+    """Tables of `diversity`, one under the other, the first column telling which is which."""
+    rows = pd.concat([rows.assign(texts_of=name) for name, rows in tables.items()])
+    rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
+    names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
+    return table(rows, caption, dict.fromkeys(names, ".2f") | {"characters": ".0f"})
 
 
 def parts(split: pd.DataFrame) -> Html:
@@ -257,12 +289,29 @@ def _plain(figure: Figure) -> Figure:
     return figure
 
 
+def _marked(texts: pd.Series, others: pd.Series) -> list[Html]:
+    """Texts with the words that the other text lacks in <mark>; everything escaped."""
+    cells = []
+    for text, other in zip(texts, others, strict=True):
+        known = set(bare(other).split())
+        parts = re.split(r"(\w+)", text)
+        cells.append(
+            Html(
+                "".join(
+                    f"<mark>{escape(part)}</mark>" if n % 2 and part.casefold() not in known else escape(part)
+                    for n, part in enumerate(parts)
+                )
+            )
+        )
+    return cells
+
+
 def _text(value, form: str | None) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return format(value, form) if form and not isinstance(value, str) else str(value)
 
 
-def _cell(tag: str, text: str, numeric: bool) -> str:
+def _cell(tag: str, html: str, numeric: bool) -> str:
     kind = ' class="num"' if numeric else ""
-    return f"<{tag}{kind}>{escape(text)}</{tag}>"
+    return f"<{tag}{kind}>{html}</{tag}>"

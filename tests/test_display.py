@@ -8,6 +8,7 @@ NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 def synthetic(n):
     return pd.DataFrame(
         {
+            "id": [f"id~{i}" for i in range(2 * n)],
             "category": ["обувь", "посуда"] * n,
             "original": [NASTY] * (2 * n),
             "text": [f"текст {i}" for i in range(2 * n)],
@@ -20,6 +21,19 @@ def synthetic(n):
 def test_review_text_is_escaped_everywhere():
     html = display.pairs(synthetic(2)).html + display.table(pd.DataFrame({NASTY: [NASTY]}), NASTY).html
     assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+
+
+def test_words_that_the_other_text_lacks_are_marked_and_escaped():
+    rows = synthetic(1).head(1).assign(original="Сапоги <b>малы</b>, мне", text="сапоги жмут мне & всем")
+    html = display.pairs(rows).html
+    assert "Сапоги &lt;<mark>b</mark>&gt;<mark>малы</mark>&lt;/<mark>b</mark>&gt;, мне" in html
+    assert "сапоги <mark>жмут</mark> мне &amp; <mark>всем</mark>" in html
+
+
+def test_a_judge_no_better_than_chance_is_said_to_be_so():
+    report = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2}
+    assert "no better than chance" in display.judge(report | {"beats_chance": False}).html
+    assert "no better than chance" not in display.judge(report | {"beats_chance": True}).html
 
 
 def test_a_fixed_seed_shows_the_same_sample_and_another_seed_another():
