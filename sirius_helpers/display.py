@@ -30,7 +30,7 @@ _STYLE = (
     "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;max-width:38em}"
     ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
-    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0}</style>"
+    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0;white-space:nowrap}</style>"
 )
 
 
@@ -163,7 +163,8 @@ def refused_sample(refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str
     """Random refused candidates with the reason."""
     rows = refused if reason is None else refused[refused["reason"] == reason]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
-    return table(rows[["reason", "original", "text", "p_yes"]], f"{len(rows)} of {len(refused)} refused attempts")
+    shown = rows[["reason", "original", "text", "p_yes"]].rename(columns={"text": "candidate", "p_yes": "P(yes)"})
+    return table(shown, f"{len(rows)} of {len(refused)} refused attempts", {"P(yes)": ".2f"})
 
 
 def compared(tables: dict[str, pd.DataFrame], caption: str = "Like real reviews?") -> Html:
