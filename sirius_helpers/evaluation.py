@@ -135,10 +135,8 @@ def _metrics(rows: pd.DataFrame, fitted: dict, labels: list[str], settings: Sett
         "coverage": coverage(originals["confidence"], right).to_dict("records"),
     }
     if held["leaked"].nunique() > 1:
-        found["leak_worth"] = {
-            "leaked": scores(held[held["leaked"]]),
-            "not leaked": scores(held[~held["leaked"]]),
-        }
+        parts = {"leaked": held[held["leaked"]], "not leaked": held[~held["leaked"]]}
+        found["by_leak"] = {name: scores(part) for name, part in parts.items()}
     return found
 
 

@@ -9,6 +9,7 @@ Markdown; holds counts and scores, no review text and no path of the machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -46,12 +47,13 @@ def model_card(settings: Settings, run: Run, metrics: dict) -> str:
 
 def _model(settings: Settings, run: Run, metrics: dict) -> str:
     spec, best = settings.classifier, metrics["training"]
+    name = _public(spec.name)
     origin = run.memory.get("models", {}).get("classifier", {})
     source = f" (from {origin['package']} {origin['version']})" if "package" in origin else ""
     revision = f" at {spec.revision}" if spec.revision else ""
     return (
         f"LoRA adapter (rank {settings.lora_rank}, on {', '.join(settings.lora_targets)}) and a linear head on the "
-        f"mean-pooled encoder `{spec.name}`{revision}{source}. Weights of epoch {best['epoch']:.0f}, the best by "
+        f"mean-pooled encoder `{name}`{revision}{source}. Weights of epoch {best['epoch']:.0f}, the best by "
         f"weighted F1 on the validation part ({best['weighted_f1']:.3f}). Seed {settings.seed}."
     )
 
@@ -68,7 +70,7 @@ with Classifier.load("checkpoints/{settings.run}/adapter", device="cpu") as clas
 
 def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
     labelers = read_table(run.need("labels.csv"), ["text", "labeler"])["labeler"].value_counts()
-    made_by = "\n".join(f"- {count} by `{name}`" for name, count in labelers.items())
+    made_by = "\n".join(f"- {count} by `{_public(name)}`" for name, count in labelers.items())
     originals, synthetic = table[~table["synthetic"]], table[table["synthetic"]]
     rows = []
     for label in labels_of(read_categories(settings.data)):
@@ -79,8 +81,8 @@ def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
     return (
         f"Reviews of the folder `{settings.data.name}`, each with one of {len(rows)} categories. "
         f"The labels were given\n\n{made_by}\n\n"
-        f"Synthetic reviews are paraphrases by `{settings.writer.name}`, kept when the same model judged each of them "
-        f"a review {settings.judge_draws} times.\n\n"
+        f"Synthetic reviews are paraphrases by `{_public(settings.writer.name)}`, kept when the same model judged "
+        f"each of them a review {settings.judge_draws} times.\n\n"
         + _table(("category", *(f"originals, {part}" for part in PARTS), "synthetic"), [*rows, ("all", *total)])
     )
 
@@ -95,7 +97,7 @@ def _split(metrics: dict) -> str:
 
 
 def _scores(metrics: dict) -> str:
-    views = metrics["scores"] | metrics.get("leak_worth", {})
+    views = metrics["scores"] | metrics.get("by_leak", {})
     rows = [
         (view, model, found["rows"], *(_interval(found[key]) for key in SCORES))
         for view, models in views.items()
@@ -145,6 +147,11 @@ def _limits(settings: Settings, table: pd.DataFrame, metrics: dict) -> str:
     lines.append(f"Text beyond {settings.max_tokens} tokens is not read. Every text gets a category, nonsense too.")
     lines.append("Other languages, longer texts and other kinds of text were not tried.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _public(name: str) -> str:
+    """A model's name; of a local folder only its own name."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _interval(found: dict, key: str = "value") -> str:

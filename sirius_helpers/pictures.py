@@ -126,7 +126,7 @@ def confidence(rows: pd.DataFrame) -> Figure:
         bins = reliability(rows[column], right)
         places = bins["confidence"], bins["accuracy"]
         one.plot(*places, color=colour, marker=marker, ms=4, lw=1, label=label)
-        one.scatter(*places, 15 + 300 * bins["rows"] / len(rows), colour, marker, alpha=0.6)
+        one.scatter(*places, 15 + 300 * bins["rows"] / len(rows), color=colour, marker=marker, alpha=0.6)
     one.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     one.set_title("Is the confidence right? (size: reviews)")
     one.legend(loc="upper left")
