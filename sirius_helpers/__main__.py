@@ -12,14 +12,19 @@ import argparse
 import logging
 import sys
 import time
+from contextlib import suppress
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat.reader import NotJSONError
 from traitlets.config import Config
 
 from .errors import UserError
 from .inputs import check_inputs
+from .journal import write_atomically, writing
+from .locks import check_free
 from .settings import PROJECT, settings_for
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
@@ -45,7 +50,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
     settings = settings_for(profile, data=data, run=run, labels=labels)
     check_inputs(settings)
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    check_free(settings.folder)  # before the executed notebook of a run at work is overwritten
     target = settings.folder / "notebook.ipynb"
     parameters = {
         "DATA": str(settings.data),
@@ -57,16 +62,23 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     start = time.monotonic()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        papermill.execute_notebook(
-            NOTEBOOK,
-            target,
-            parameters,
-            kernel_name="python3",
-            cwd=PROJECT,
-            progress_bar=False,
-            log_output=False,
-            config=Config(KernelManager={"transport": "ipc"}),  # a local socket file instead of an open TCP port
-        )
+        with writing(target):
+            settings.folder.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(
+                NOTEBOOK,
+                target,
+                parameters,
+                kernel_name="python3",
+                cwd=PROJECT,
+                progress_bar=False,
+                log_output=False,
+                config=Config(KernelManager={"transport": "ipc"}),  # a local socket file instead of an open TCP port
+            )
+    except DeadKernelError:
+        raise UserError(
+            "the notebook's process was killed, most likely for want of memory. Close what else uses memory, or "
+            "lower tokens_per_batch, and run the same command again: finished batches are kept."
+        ) from None
     except papermill.PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
@@ -77,10 +89,10 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
 
 def tidy(path) -> None:
     """Join the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
-    if path.exists():
+    with suppress(FileNotFoundError, NotJSONError):  # not saved at all, or cut short by a full disk
         notebook = nbformat.read(path, as_version=4)
         notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
-        nbformat.write(notebook, path)
+        write_atomically(path, nbformat.writes(notebook).encode())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `syn
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import CONTROL, read_control
 from .loaders import causal_lm, loaded_revision
+from .locks import held
 from .prompts import template_for
 from .quotas import Wanted, plan
 from .reviews import read_table
@@ -38,17 +40,17 @@ def augment(settings: Settings) -> pd.DataFrame:
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return read_synthetic(run)
-    judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), digest(CONTROL)))
-    kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
-    if kept.set_aside:
-        print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-    categories = {item.key: item.category for item in wanted}
-    for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
-        current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
-        if len(current) < len(journal.records) or not journal.path.exists():
-            journal.replace(current)
-    _drop_refused(kept, refused)
     with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
+        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), digest(CONTROL)))
+        kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
+        if kept.set_aside:
+            print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
+        categories = {item.key: item.category for item in wanted}
+        for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
+            current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
+            if len(current) < len(journal.records) or not journal.path.exists():
+                journal.replace(current)
+        _drop_refused(kept, refused)
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
             with causal_lm(settings.writer, settings.device) as (model, tokenizer):
                 facts["revision"] = loaded_revision(model)
@@ -62,8 +64,7 @@ def augment(settings: Settings) -> pd.DataFrame:
 
 def read_synthetic(run: Run) -> pd.DataFrame:
     """The kept texts: columns id, source_id, copy, attempt, category, text, original, p_yes."""
-    table = pd.DataFrame(read_records(run.need("synthetic.jsonl")), columns=COLUMNS)
-    return table.assign(id=[synthetic_id(*key) for key in zip(table["source_id"], table["copy"], strict=True)])
+    return _named(read_records(run.need("synthetic.jsonl")))
 
 
 def read_refused(run: Run) -> pd.DataFrame:
@@ -79,8 +80,14 @@ def synthetic_id(source_id: str, copy: int) -> str:
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
     """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left."""
     run = Run(settings.folder)
-    run.need("synthetic.jsonl")
-    kept, refused = (Journal(run.path(name), fingerprint("augment", *_identity(settings))) for name in FILES)
+    mark = fingerprint("augment", *_identity(settings))
+    with held(run.folder):
+        kept, refused = (Journal(run.path(name), mark) for name in FILES)
+        _refuse_by_hand(ids, kept, refused)
+    return _named(kept.records)
+
+
+def _refuse_by_hand(ids: Sequence[str], kept: Journal, refused: Journal) -> None:
     by_id = {synthetic_id(record["source_id"], record["copy"]): record for record in kept.records}
     unknown = [name for name in ids if name not in by_id]
     if unknown:
@@ -89,7 +96,11 @@ def reject(settings: Settings, *ids: str) -> pd.DataFrame:
         )
     refused.append({k: by_id[name][k] for k in COLUMNS} | {"reason": BY_HAND} for name in dict.fromkeys(ids))
     _drop_refused(kept, refused)
-    return read_synthetic(run)
+
+
+def _named(records: list[dict]) -> pd.DataFrame:
+    table = pd.DataFrame(records, columns=COLUMNS)
+    return table.assign(id=[synthetic_id(*key) for key in zip(table["source_id"], table["copy"], strict=True)])
 
 
 def _drop_refused(kept: Journal, refused: Journal) -> None:

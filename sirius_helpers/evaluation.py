@@ -18,7 +18,7 @@ from . import pictures
 from .baseline import Linear, frozen_embeddings
 from .batching import progress
 from .calibration import calibrated, calibration_error, coverage, fit_temperature, save_temperature
-from .categories import labels_of, read_categories
+from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
 from .journal import fingerprint, write_atomically
 from .label_noise import doubtful_labels
@@ -37,8 +37,10 @@ def evaluate(settings: Settings) -> dict:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run = Run(settings.folder)
     inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
-    inputs.append(settings.data / "human_labels.csv")
-    options = [settings.bootstrap, settings.seed, settings.near_duplicate, settings.baseline_c]
+    human_path = settings.data / "human_labels.csv"
+    names = by_any_name(read_categories(settings.data)) if human_path.exists() else None
+    inputs.append(human_path)
+    options = [settings.bootstrap, settings.seed, settings.near_duplicate, settings.baseline_c, names]
     mark = fingerprint("evaluate", [digest(path) for path in inputs], options)
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark, FILES):

@@ -9,10 +9,14 @@ hold, and because a person can open it. Knows nothing of what the records mean.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
@@ -35,13 +39,13 @@ class Journal:
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self.fingerprint = path, fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.set_aside = self._change_over()
-        self.records = read_records(path)
-        self._cut_unfinished_batch()
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.set_aside = self._change_over()
+            self.records, self._size = self._whole_batches()
 
     def append(self, records: Iterable[Mapping]) -> None:
-        """Write records durably: when this returns they survive a kill."""
+        """Write records durably: when this returns they survive a kill, and when it fails none is there."""
         records = list(records)
         if not records:
             return
@@ -50,39 +54,58 @@ class Journal:
             {**record, "fingerprint": self.fingerprint, "batch_left": n}
             for record, n in zip(records, left, strict=True)
         ]
-        with open(self.path, "ab") as file:
-            file.write(b"".join(_line(record) for record in batch))
-            file.flush()
-            os.fsync(file.fileno())
+        self._write(b"".join(_line(record) for record in batch))
         self.records += batch
 
     def replace(self, records: Iterable[dict]) -> None:
         """Put records, chosen and ordered from the present ones, in place of the file's content, in one step."""
         self.records = [{**record, "batch_left": 0} for record in records]
-        write_atomically(self.path, b"".join(_line(record) for record in self.records))
+        data = b"".join(_line(record) for record in self.records)
+        write_atomically(self.path, data)
+        self._size = len(data)
+
+    def _write(self, data: bytes) -> None:
+        with writing(self.path), open(self.path, "ab", buffering=0) as file:
+            if file.tell() != self._size:
+                raise UserError(
+                    f"{self.path} was changed by something else while this stage was at work. Make sure that nothing "
+                    "else writes there, then run the stage again: it goes on with the whole records it finds."
+                )
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except BaseException:  # a full disk, or an interrupted cell
+                file.truncate(self._size)
+                raise
+        self._size += len(data)
 
     def _aside(self, fingerprint: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{fingerprint}{self.path.suffix}")
 
     def _change_over(self) -> Path | None:
         """Set another fingerprint's file aside and bring our own back; returns where the other went."""
-        aside = None
+        aside, own = None, self._aside(self.fingerprint)
         first = next(iter(read_records(self.path)), None)
         if first is not None and first.get("fingerprint") != self.fingerprint:
             aside = self._aside(str(first.get("fingerprint", "unknown")))
             os.replace(self.path, aside)
-        own = self._aside(self.fingerprint)
-        if own.exists() and not self.path.exists():
+            first = None
+        if first is None and own.exists():  # a file without a whole record hides nothing
             os.replace(own, self.path)
         return aside
 
-    def _cut_unfinished_batch(self) -> None:
-        whole = len(self.records)
-        while whole and self.records[whole - 1].get("batch_left", 0):
-            whole -= 1
-        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        if torn or whole < len(self.records):
-            self.replace(self.records[:whole])
+    def _whole_batches(self) -> tuple[list[dict], int]:
+        """The records up to the last finished batch and their bytes; what follows is cut off."""
+        records = read_records(self.path)
+        while records and records[-1].get("batch_left", 0):
+            records.pop()
+        data = self.path.read_bytes() if self.path.exists() else b""
+        size = sum(len(line) + 1 for line in data.split(b"\n")[: len(records)])
+        if size < len(data):
+            os.truncate(self.path, size)
+        return records, size
 
 
 def read_records(path: Path) -> list[dict]:
@@ -104,13 +127,56 @@ def read_records(path: Path) -> list[dict]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with writing(path):
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what could not be written there, how much room is left, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        reason = _disk_error(error)
+        if reason is None:
+            raise
+        file, remedy = getattr(error, "filename", None) or path, _REMEDY.get(reason, "Bring the folder back")
+        raise UserError(
+            f"{file} could not be written: {os.strerror(reason)} ({_room(path)}). "
+            f"{remedy}, then run the stage again; what was recorded there is kept."
+        ) from error
+
+
+_REMEDY = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space")
+_REMEDY |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Make the folder writable")
+
+
+def _disk_error(error: Exception) -> int | None:
+    """The errno of what the disk refused, however a library wraps it; None where it is no matter of writing."""
+    if isinstance(error, FileNotFoundError) and Path(error.filename or ".").parent.exists():
+        return None  # a file that was to be read
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors says it
+    torch_stopped_short = "inline_container" in str(error) and "unexpected pos" in str(error)
+    return int(found[1]) if found else errno.ENOSPC if torch_stopped_short else None
+
+
+def _room(path: Path) -> str:
+    try:
+        place = next(p for p in (path, *path.parents) if p.exists())
+        return f"{shutil.disk_usage(place).free / 2**20:.1f} MiB free"
+    except OSError:
+        return "its disk does not answer"
 
 
 def _line(record: Mapping) -> bytes:

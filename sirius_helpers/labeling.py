@@ -17,7 +17,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from .batching import Batcher, progress
-from .categories import Category, labels_of, read_categories
+from .categories import Category, by_any_name, labels_of, read_categories
 from .choices import ClosedQuestion
 from .encoding import embed
 from .errors import UserError
@@ -41,12 +41,12 @@ def label(settings: Settings) -> pd.DataFrame:
     if run.is_finished("label", mark):
         print(f"label: all {len(train)} reviews were labelled earlier; reused.")
         return pd.DataFrame(read_records(run.path("labels.jsonl")))
-    journal = Journal(run.path("labels.jsonl"), labeler)
-    if journal.set_aside:
-        print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
-    known = {record["id"] for record in journal.records}
-    missing = train[~train["id"].isin(known)].reset_index(drop=True)
     with run.stage("label", mark, ["labels.jsonl"]) as facts:
+        journal = Journal(run.path("labels.jsonl"), labeler)
+        if journal.set_aside:
+            print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
+        known = {record["id"] for record in journal.records}
+        missing = train[~train["id"].isin(known)].reset_index(drop=True)
         if len(missing):
             facts["revision"] = _label_missing(missing, taxonomy, settings, journal)
         by_id = {record["id"]: record for record in journal.records}
@@ -196,7 +196,7 @@ def _imported(missing: pd.DataFrame, settings: Settings, taxonomy: list[Category
 def _identity(settings: Settings, taxonomy: list[Category]) -> list:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
-        return ["imported", digest(settings.labels), labels_of(taxonomy)]
+        return ["imported", digest(settings.labels), by_any_name(taxonomy)]
     common = [settings.labeler_kind, vars(settings.labeler), [vars(category) for category in taxonomy]]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from . import __version__, embedded
 from .errors import UserError
-from .journal import write_atomically
+from .journal import write_atomically, writing
+from .locks import held
 from .settings import Settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "scikit-learn")
@@ -55,28 +56,38 @@ class Run:
         return self.folder / name
 
     def need(self, name: str) -> Path:
-        """Path of a file an earlier stage made."""
-        path = self.path(name)
+        """Path of a file an earlier stage made, as that stage left it when it finished."""
+        path, stage = self.path(name), MADE_BY[name]
         if not path.exists():
-            raise UserError(f"{path} is missing; run the stage '{MADE_BY[name]}' first: it makes this file.")
+            raise UserError(f"{path} is missing; run the stage '{stage}' first: it makes this file.")
+        written = self.memory["stages"].get(stage, {}).get("files", {})
+        if name in written and written[name] != digest(path):
+            raise UserError(
+                f"{path} is not what the stage '{stage}' writes when it finishes: the stage was stopped, or the file "
+                f"was changed or damaged since. Run the stage '{stage}' again."
+            )
         return path
 
     @property
     def memory(self) -> dict:
-        """Content of run.json."""
+        """Content of run.json; a damaged one is set aside, and finished stages are then done again."""
         path = self.path("run.json")
-        if not path.exists():
-            return {"stages": {}}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{path} is damaged; delete it (finished stages are then checked again).") from None
+            memory = json.loads(path.read_bytes())
+            return memory | {"stages": dict(memory["stages"])}
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError):
+            damaged = path.with_name("run.json.damaged")
+            path.replace(damaged)
+            print(f"{path} was damaged; it is set aside as {damaged.name}, and its stages are done again.")
+        return {"stages": {}}
 
     def remember(self, **facts) -> None:
         """Add facts to run.json."""
-        memory = {"stages": {}} | self.memory | facts
-        text = json.dumps(memory, ensure_ascii=False, indent=2, default=str)
-        write_atomically(self.path("run.json"), text.encode())
+        with held(self.folder):
+            text = json.dumps(self.memory | facts, ensure_ascii=False, indent=2, default=str)
+            write_atomically(self.path("run.json"), text.encode())
 
     def is_finished(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed under this fingerprint and its files are still what it wrote."""
@@ -91,22 +102,34 @@ class Run:
     def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[dict]:
         """Time a stage and, when its block ends well, record it with the hashes of the files it wrote.
 
-        Facts that the block puts into the yielded dictionary are recorded too.
+        Nobody else works in the folder meanwhile. Facts that the block puts into the yielded dictionary are
+        recorded too.
         """
-        before = self.memory["stages"].get(name)
-        if before and before["fingerprint"] != fingerprint:
-            print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
-        facts: dict = {}
-        start = time.perf_counter()
-        yield facts
-        entry = {
-            **facts,
-            "fingerprint": fingerprint,
-            "seconds": round(time.perf_counter() - start, 1),
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "files": {file: digest(self.path(file)) for file in files},
-        }
-        self.remember(stages={**self.memory["stages"], name: entry})
+        with held(self.folder), writing(self.folder):
+            before = self.memory["stages"].get(name)
+            if before is None:
+                self._record(name, _unfinished(files))
+            elif before["fingerprint"] not in (None, fingerprint):
+                print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
+            facts: dict = {}
+            start = time.perf_counter()
+            yield facts
+            entry = {
+                **facts,
+                "fingerprint": fingerprint,
+                "seconds": round(time.perf_counter() - start, 1),
+                "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "files": {file: digest(self.path(file)) for file in files},
+            }
+            self._record(name, entry)
+
+    def _record(self, stage: str, entry: dict) -> None:
+        self.remember(stages={**self.memory["stages"], stage: entry})
+
+
+def _unfinished(files: Sequence[str]) -> dict:
+    """Entry of a stage that began and never ended: no content of its files is what it writes when it finishes."""
+    return {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
 
 
 def begin(settings: Settings) -> Run:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,11 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from .baseline import Linear, fit_linear, frozen_embeddings
 from .batching import progress
 from .categories import labels_of, read_categories
+from .checkpoints import train_on
 from .classifier import new_model, save
 from .errors import UserError
 from .journal import fingerprint, write_atomically
@@ -47,7 +48,9 @@ def train(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     labels = labels_of(read_categories(settings.data))
     mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings))
+    work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
+        shutil.rmtree(work, ignore_errors=True)
         print("train: the adapter was trained earlier on these rows and settings; reused.")
         return pd.read_csv(run.path("history.csv"))
     with run.stage("train", mark, ["adapter", "history.csv"]):
@@ -55,10 +58,11 @@ def train(settings: Settings) -> pd.DataFrame:
         rows = table[table["part"] == TRAIN]
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
-        history = _fit(table, labels, linear, settings, run, mark)
+        history = _fit(table, labels, linear, settings, run, work)
         write_csv(run.path("history.csv"), history)
         facts = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
         write_atomically(run.path("metrics.json"), facts.encode())  # the evaluation adds the held-out scores
+    shutil.rmtree(work)  # only now: until the stage is recorded a kill needs them
     return history
 
 
@@ -82,7 +86,7 @@ def start_head(head: nn.Linear, linear: Linear) -> None:
 
 
 def _fit(
-    table: pd.DataFrame, labels: list[str], linear: Linear, settings: Settings, run: Run, mark: str
+    table: pd.DataFrame, labels: list[str], linear: Linear, settings: Settings, run: Run, work: Path
 ) -> pd.DataFrame:
     parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
     if parts[VALIDATION].empty:
@@ -91,7 +95,6 @@ def _fit(
     tokenizer = load_tokenizer(settings.classifier)
     model = new_model(settings, len(labels))
     start_head(model.base_model.model.head.modules_to_save["default"], linear)
-    work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     for old in run.folder.glob("training-*"):
         if old != work:
             shutil.rmtree(old)
@@ -105,7 +108,7 @@ def _fit(
     )
     try:
         with quiet():
-            trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.exists() else None)
+            train_on(trainer, work)
         fresh = run.path("adapter.part")
         shutil.rmtree(fresh, ignore_errors=True)
         save(trainer.model, tokenizer, fresh, settings, labels)
@@ -115,7 +118,6 @@ def _fit(
         history = _history(trainer.state.log_history)
     finally:
         release(model)
-    shutil.rmtree(work)
     return history
 
 
@@ -155,6 +157,7 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
             logging_strategy="epoch",
             save_total_limit=2,
             load_best_model_at_end=True,
+            restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
             metric_for_best_model="weighted_f1",
             fp16=dtype == torch.float16,
             bf16=dtype == torch.bfloat16,
