@@ -11,17 +11,20 @@ what is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import compress
 
 import numpy as np
 import torch
+from scipy.special import log_softmax, logsumexp
 from torch.nn import Linear, functional
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .batching import Batcher
+from .choice_tokens import AnswerTree, PromptTokens, encode, lay_out
 from .errors import UserError
 
+CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
 HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each
+TOLERANCE = 0.05  # of the largest score: bf16 rounding was seen to move scores by 0.004 of it
 
 
 class ClosedQuestion:
@@ -39,6 +42,9 @@ class ClosedQuestion:
     - "sequence": that of the model's writing the answer and then `end`, among all it could write. Needs the
       whole vocabulary's logits at every inner node of the tree. Sums to less than one.
 
+    `prior_correction` divides by what texts without content get, and lets the answers sum to one: a weak model
+    favours some answers whatever the text ("contextual calibration", Zhao et al. 2021, arXiv:2102.09690).
+
     `end` ("\\n", "<|im_end|>") shows where an answer stops. Without it, "sequence" is the probability that
     what the model writes begins so, and "constrained" refuses an answer that another one begins with.
     """
@@ -53,17 +59,21 @@ class ClosedQuestion:
         *,
         end: str | None = None,
         reading: str = "constrained",
+        prior_correction: bool = False,
         token_budget: int = 4096,
     ) -> None:
         if reading not in ("constrained", "sequence"):
             raise UserError(f"unknown reading {reading!r}; use 'constrained' or 'sequence'.")
         self.model, self.config = model, model.config.get_text_config()
         self.constrained = reading == "constrained"
-        self.prompt = _Prompt(tokenizer, prefix, tail)
-        ids = [tuple(_encode(tokenizer, answer + (end or ""))) for answer in answers]
-        self.tree = _AnswerTree(answers, ids, self.constrained)
+        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
+        self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
+        self.prompt = PromptTokens(tokenizer, prefix, tail)
+        ids = [tuple(encode(tokenizer, answer + (end or ""))) for answer in answers]
+        self.tree = AnswerTree(answers, ids, self.constrained)
         self.batcher = Batcher(token_budget)  # remembers what fitted
         self.prefix_cache: Cache | None = None
+        self.prior = self._content_free() if prior_correction else None
 
     @torch.inference_mode()
     def log_probs(
@@ -83,6 +93,8 @@ class ClosedQuestion:
                     f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
                     "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
                 )
+            if self.prior is not None:
+                rows = log_softmax(rows - self.prior, axis=1)
             result[batch] = rows
             if on_batch:
                 on_batch(batch, rows)
@@ -90,15 +102,17 @@ class ClosedQuestion:
         self.batcher.run([len(rest) + len(self.tree.ids) for _, rest in prompts], work)
         return result
 
+    @torch.inference_mode()
+    def _content_free(self) -> np.ndarray:
+        """(answers,) log of the mean probability over texts that say nothing."""
+        rows = self._score([self.prompt.with_text(text) for text in CONTENT_FREE])
+        return logsumexp(log_softmax(rows, axis=1), axis=0) - np.log(len(rows))
+
     def _score(self, prompts: list[tuple[int, list[int]]]) -> np.ndarray:
-        """Prompts as `_Prompt.with_text` gives them -> (prompts, answers)."""
+        """Prompts as `PromptTokens.with_text` gives them -> (prompts, answers)."""
         if self.prefix_cache is None:
-            cache = Cache(layer_class_to_replicate=_PrefixLayer)
-            ids = torch.tensor([self.prompt.prefix_ids])
-            positions = torch.arange(ids.shape[1])[None]
-            self._hidden(ids, positions, positions[:, :, None] >= positions[:, None], cache)
-            self.prefix_cache = cache
-        *inputs, scored = _lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
+            self.prefix_cache = self._read_prefix()
+        *inputs, scored = lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
         hidden = self._hidden(*inputs, self.prefix_cache).flatten(0, 1)
         logits = self._logits(hidden[scored.flatten().to(hidden.device)]).cpu().double()
         logits = logits.view(*scored.shape, -1)  # (prompts, scored nodes, tokens of the tree)
@@ -107,19 +121,39 @@ class ClosedQuestion:
         logits = logits.numpy()
         return np.stack([logits[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
 
+    def _read_prefix(self) -> Cache:
+        """Keys and values of the prefix, read in the model's own way.
+
+        Its last token is then read again as the texts are. The scores must agree: there are models that scale
+        their logits, or look back in a way not known here.
+        """
+        cache, ids = Cache(layer_class_to_replicate=_PrefixLayer), self.prompt.prefix_ids
+        tokens = torch.tensor([ids], device=self.model.device)
+        own = self.model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        own = own.log_softmax(-1) if self.normalised else own
+        *inputs, _ = lay_out([(len(ids) - 1, ids[-1:])], self.tree, len(ids))
+        ours = self._logits(self._hidden(*inputs, cache)[:, 0])
+        if (ours - own[:, self.tree.tokens]).abs().max() > TOLERANCE * own.abs().max():
+            raise UserError(
+                f"{type(self.model).__name__} works in a way that closed questions do not know; choose another model."
+            )
+        return cache
+
     def _hidden(self, ids, positions, visible, cache: Cache) -> torch.Tensor:
         """Last hidden states (rows, tokens, width); `visible` is (rows, tokens, tokens cached + tokens)."""
         ids, positions, visible = (x.to(self.model.device) for x in (ids, positions, visible))
-        seen = {"full_attention": visible}
-        if "sliding_attention" in (getattr(self.config, "layer_types", None) or ()):
+        window = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+        seen = dict.fromkeys(kinds, visible)
+        if "sliding_attention" in seen:
             cached = torch.arange(visible.shape[2] - ids.shape[1], device=ids.device).expand(len(ids), -1)
             distance = positions[:, :, None] - torch.cat([cached, positions], dim=1)[:, None]
-            seen["sliding_attention"] = visible & (distance < self.config.sliding_window)
+            seen["sliding_attention"] = visible & (distance < window)
         hide, dtype = torch.finfo(self.model.dtype).min, self.model.dtype
         masks = {kind: (~mask[:, None]).to(dtype).mul_(hide) for kind, mask in seen.items()}
         return self.model.get_decoder()(
             input_ids=ids,
-            attention_mask=masks if len(masks) > 1 else masks["full_attention"],
+            attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -136,7 +170,7 @@ class ClosedQuestion:
         def capped(logits: torch.Tensor) -> torch.Tensor:
             return logits if cap is None else cap * torch.tanh(logits / cap)
 
-        if self.constrained and type(head) is Linear:  # a subclass may hold packed weights or an adapter
+        if not self.normalised:
             bias = None if head.bias is None else head.bias[tokens].float()
             return capped(functional.linear(hidden.float(), head.weight[tokens].float(), bias))
         parts = []
@@ -144,63 +178,6 @@ class ClosedQuestion:
             logits = capped(head(part).float())
             parts.append(logits[:, tokens] - logits.logsumexp(-1, keepdim=True))
         return torch.cat(parts)
-
-
-class _Prompt:
-    """Prompts as tokens. Only the piece around the text, from the last special token of the prefix to the
-    first one of the tail, is tokenised for each: special tokens keep their neighbours apart."""
-
-    def __init__(self, tokenizer, prefix: str, tail: str) -> None:
-        if not prefix:
-            raise UserError("the prefix of a closed question is empty; put the fixed part of the prompt there.")
-        start = max((stop for _, stop in _special_places(tokenizer, prefix)), default=0)
-        stop = min((start for start, _ in _special_places(tokenizer, tail)), default=len(tail))
-        self.tokenizer, self.before, self.behind = tokenizer, prefix[start:], tail[:stop]
-        self.first_ids, self.last_ids = _encode(tokenizer, prefix[:start]), _encode(tokenizer, tail[stop:])
-        self.prefix_ids = _encode(tokenizer, prefix)
-        shared, rest = self.with_text(probe := "а 1.\nA ")
-        if self.prefix_ids[:shared] + rest != _encode(tokenizer, prefix + probe + tail):
-            raise UserError(f"{type(tokenizer).__name__} joins text across special tokens: not supported here.")
-
-    def with_text(self, text: str) -> tuple[int, list[int]]:
-        """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
-        piece = _encode(self.tokenizer, self.before + text + self.behind, split_special_tokens=True)
-        ids = [*self.first_ids, *piece, *self.last_ids]
-        same = [a == b for a, b in zip(self.prefix_ids, ids[:-1], strict=False)]
-        shared = [*same, False].index(False)
-        return shared, ids[shared:]
-
-
-class _AnswerTree:
-    """The answers' tokens as a tree. A node is the tuple of tokens that leads to it; the prompt is the root ().
-
-    The forward needs the nodes at which a next token is scored, and those on the way there. For the constrained
-    reading these are the branching ones: a single possible token has probability one.
-    """
-
-    def __init__(self, answers: Sequence[str], paths: list[tuple[int, ...]], constrained: bool) -> None:
-        children: dict[tuple[int, ...], set[int]] = {}
-        for path in paths:
-            for n, token in enumerate(path):
-                children.setdefault(path[:n], set()).add(token)
-        unclear = [not path or paths.count(path) > 1 or (constrained and path in children) for path in paths]
-        if any(unclear) or len(paths) < 2:
-            raise UserError(
-                "a closed question needs two or more answers, none of them empty, doubled or (without `end`) the "
-                f"beginning of another; given: {list(answers)}, at fault: {list(compress(answers, unclear))}."
-            )
-        scored = [node for node in children if not constrained or len(children[node]) > 1]
-        nodes = sorted({node[:n] for node in scored for n in range(1, len(node) + 1)}, key=len)
-        self.ids = [node[-1] for node in nodes]
-        self.depths = torch.tensor([len(node) for node in nodes], dtype=torch.long)
-        self.visible = torch.tensor([[node[: len(other)] == other for other in nodes] for node in nodes])
-        self.scored = torch.tensor([nodes.index(node) + 1 if node else 0 for node in scored])  # 0: the root
-        self.tokens = sorted({token for node in scored for token in children[node]})
-        self.allowed = torch.tensor([[token in children[node] for token in self.tokens] for node in scored])
-        self.paths = []  # of each answer: its scored nodes, and which token it takes there
-        for path in paths:
-            steps = [(path[:n], token) for n, token in enumerate(path) if path[:n] in scored]
-            self.paths.append(([scored.index(s) for s, _ in steps], [self.tokens.index(t) for _, t in steps]))
 
 
 class _PrefixLayer(DynamicLayer):
@@ -214,35 +191,3 @@ class _PrefixLayer(DynamicLayer):
             return super().update(keys, values)
         pairs = ((self.keys, keys), (self.values, values))
         return tuple(torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2) for kept, new in pairs)
-
-
-def _lay_out(prompts: list[tuple[int, list[int]]], tree: _AnswerTree, prefix: int) -> tuple[torch.Tensor, ...]:
-    """One prompt a row, the tree right behind it, then padding.
-
-    Returns ids and positions (rows, tokens), what each token sees (rows, tokens, prefix + tokens), and the
-    scored places (rows, scored nodes) as indices into the flattened rows.
-    """
-    width = max(len(rest) for _, rest in prompts) + len(tree.ids)
-    ids, positions = torch.zeros(2, len(prompts), width, dtype=torch.long)
-    visible = torch.ones(width, prefix + width, dtype=torch.bool).tril(prefix).repeat(len(prompts), 1, 1)
-    scored = []
-    for row, (shared, rest) in enumerate(prompts):
-        root, size = len(rest) - 1, len(rest) + len(tree.ids)
-        ids[row, :size] = torch.tensor([*rest, *tree.ids])
-        positions[row, :size] = shared + torch.cat([torch.arange(root + 1), root + tree.depths])
-        visible[row, :, shared:prefix] = False
-        visible[row, root + 1 : size, prefix + root + 1 : prefix + size] = tree.visible
-        scored.append(row * width + root + tree.scored)
-    return ids, positions, visible, torch.stack(scored)
-
-
-def _encode(tokenizer, text: str, **options) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, **options)["input_ids"]
-
-
-def _special_places(tokenizer, text: str) -> list[tuple[int, int]]:
-    """Where special tokens begin and end in a text."""
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    places = zip(found["input_ids"], found["offset_mapping"], strict=True)
-    return [place for i, place in places if i in special]

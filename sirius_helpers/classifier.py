@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from tqdm.std import tqdm
 from transformers import AutoModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .batching import Batcher
+from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .loaders import load_model, load_tokenizer, quiet, release
@@ -65,7 +67,7 @@ def save(model: PeftModel, tokenizer, folder: Path, settings: Settings, labels: 
     """Adapter and head as safetensors, the tokenizer, and config.json with id2label and the base model."""
     with quiet():
         model.save_pretrained(folder, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # an empty template; the scores stand in metrics.json
+    (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
     config = {
         "id2label": dict(enumerate(labels)),
@@ -79,14 +81,28 @@ def save(model: PeftModel, tokenizer, folder: Path, settings: Settings, labels: 
 class Classifier:
     """A trained adapter merged into its encoder, ready for any number of texts."""
 
-    def __init__(self, model: nn.Module, tokenizer, labels: list[str], prefix: str, max_tokens: int, device: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        labels: list[str],
+        *,
+        prefix: str,
+        max_tokens: int,
+        device: str,
+        temperature: float | None,
+        tokens_per_batch: int,
+    ):
         self.model, self.tokenizer, self.labels = model, tokenizer, labels
         self.prefix, self.max_tokens, self.device = prefix, max_tokens, device
+        self.temperature = temperature  # None: not calibrated
+        self.batcher = Batcher(tokens_per_batch)  # remembers from call to call what fitted into memory
 
     @classmethod
-    def load(cls, folder: Path, device: str) -> Classifier:
-        """From a folder that `save` wrote."""
-        config_path = Path(folder) / "config.json"
+    def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
+        """From a folder that `save` wrote, with the temperature that the evaluation put beside it."""
+        folder = Path(folder)
+        config_path = folder / "config.json"
         if not config_path.exists():
             raise UserError(f"{config_path} is missing; run the stage 'train' first: it makes this folder.")
         config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -96,19 +112,36 @@ class Classifier:
         with quiet():
             model = PeftModel.from_pretrained(MeanPoolClassifier(encoder, len(labels)), str(folder))
             merged = model.merge_and_unload().to(device).eval()
-        return cls(merged, load_tokenizer(base), labels, base.text_prefix, config["max_tokens"], device)
+        return cls(
+            merged,
+            load_tokenizer(base),
+            labels,
+            prefix=base.text_prefix,
+            max_tokens=config["max_tokens"],
+            device=device,
+            temperature=temperature_of(folder),
+            tokens_per_batch=tokens_per_batch,
+        )
 
-    def __call__(self, texts: Sequence[str], tokens_per_batch: int = 16_384, what: str | None = None) -> np.ndarray:
-        """Probabilities of every label, (texts, labels); `what` names a progress bar."""
+    def __call__(self, texts: Sequence[str], bar: tqdm | None = None) -> np.ndarray:
+        """Probabilities of every label, (texts, labels); `bar` is told how many texts are done."""
+        if not len(texts):
+            return np.empty((0, len(self.labels)), dtype=np.float32)
+
+        def forward(inputs) -> torch.Tensor:
+            rows = torch.softmax(self.model(**inputs).logits / (self.temperature or 1), dim=-1)
+            if bar is not None:
+                bar.update(len(rows))
+            return rows
+
         return run_rows(
-            lambda inputs: torch.softmax(self.model(**inputs).logits, dim=-1),
+            forward,
             texts,
             self.tokenizer,
             self.device,
             prefix=self.prefix,
-            batcher=Batcher(tokens_per_batch),
+            batcher=self.batcher,
             max_tokens=self.max_tokens,
-            what=what,
             dtype=compute_dtype(self.device),
         )
 

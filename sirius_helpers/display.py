@@ -1,4 +1,4 @@
-"""What a person looks at inline: tables, side-by-side samples, curves, the confusion matrix.
+"""What a person looks at inline: tables, side-by-side samples, pictures.
 
 Everything returns an object that a notebook shows by itself (`_repr_html_`); review text is always escaped.
 Reads no files and loads no model.
@@ -9,7 +9,7 @@ Reads no files and loads no model.
 from __future__ import annotations
 
 import base64
-import io
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -18,15 +18,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers, legible on light and dark.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#7f7f7f"
-TRAIN_COLOUR, HELD_COLOUR = BLUE, ORANGE
+from .filters import bare
+from .pictures import curves as curves  # every stage's display is found here
+from .pictures import png
+from .scoring import SCORES
+
 _STYLE = (
     "<style>.sirius{overflow-x:auto;margin:.4em 0}.sirius table{border-collapse:collapse;font-size:13px}"
     ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
     "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;max-width:38em}"
     ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
-    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0}</style>"
+    ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
+    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0;white-space:nowrap}</style>"
 )
 
 
@@ -47,11 +50,11 @@ def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None 
     """A table with escaped text; `formats` maps a column to a format such as ".3f"."""
     formats = formats or {}
     numeric = [pd.api.types.is_numeric_dtype(rows[name]) or name in formats for name in rows.columns]
-    head = "".join(_cell("th", str(name), num) for name, num in zip(rows.columns, numeric, strict=True))
+    head = "".join(_cell("th", escape(str(name)), num) for name, num in zip(rows.columns, numeric, strict=True))
     body = "".join(
         "<tr>"
         + "".join(
-            _cell("td", _text(value, formats.get(name)), num)
+            _cell("td", value.html if isinstance(value, Html) else escape(_text(value, formats.get(name))), num)
             for name, value, num in zip(rows.columns, row, numeric, strict=True)
         )
         + "</tr>"
@@ -69,10 +72,12 @@ def facts(values: dict, caption: str = "") -> Html:
 
 def picture(figure: Figure, alt: str) -> Html:
     """A figure as an image that needs no plotting backend."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return Html(f'<img style="max-width:100%" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
+    return _image(png(figure), alt)
+
+
+def shown(folder: Path, name: str) -> Html:
+    """A picture of the report."""
+    return _image((folder / f"{name}.png").read_bytes(), name)
 
 
 def class_counts(categories: pd.Series, caption: str = "Reviews a category") -> Html:
@@ -119,15 +124,35 @@ def reasons(refused: pd.DataFrame) -> Html:
     return table(counts, "Why candidates were refused")
 
 
+def judge(report: dict) -> Html:
+    """How the judge does on texts whose answer is known, with a plain warning where it only guesses."""
+    rows = pd.DataFrame(
+        [
+            ("control texts, half of them refusals or other talk of a model", str(report["texts"])),
+            ("right answers", f"{report['accuracy']:.0%}"),
+            ("Cohen's kappa (0: chance, 1: perfect)", f"{report['kappa']:.2f}"),
+            ("genuine reviews that all draws accept", f"{report['reviews_pass']:.0%}"),
+            ("refusals that all draws accept", f"{report['refusals_pass']:.0%}"),
+        ],
+        columns=["the judge on known texts", "value"],
+    )
+    warning = (
+        "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
+        "do the work. Take a larger model for <code>writer</code>, or another judge prompt.</p>"
+    )
+    return table(rows) + Html("" if report["beats_chance"] else warning)
+
+
 def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
-    """Random originals beside their paraphrases; the same seed shows the same sample."""
+    """Random originals beside their paraphrases, words of one that the other lacks marked; a seed, a sample."""
     rows = kept if category is None else kept[kept["category"] == category]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
     shown = pd.DataFrame(
         {
+            "id": rows["id"],
             "category": rows["category"],
-            "original": rows["original"],
-            "synthetic": rows["text"],
+            "original": _marked(rows["original"], rows["text"]),
+            "synthetic": _marked(rows["text"], rows["original"]),
             "P(yes)": rows["p_yes"],
             "attempt": rows["attempt"] + 1,
         }
@@ -139,7 +164,16 @@ def refused_sample(refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str
     """Random refused candidates with the reason."""
     rows = refused if reason is None else refused[refused["reason"] == reason]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
-    return table(rows[["reason", "original", "text", "p_yes"]], f"{len(rows)} of {len(refused)} refused attempts")
+    shown = rows[["reason", "original", "text", "p_yes"]].rename(columns={"text": "candidate", "p_yes": "P(yes)"})
+    return table(shown, f"{len(rows)} of {len(refused)} refused attempts", {"P(yes)": ".2f"})
+
+
+def compared(tables: dict[str, pd.DataFrame], caption: str = "Like real reviews?") -> Html:
+    """Tables of `diversity`, one under the other, the first column telling which is which."""
+    rows = pd.concat([rows.assign(texts_of=name) for name, rows in tables.items()])
+    rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
+    names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
+    return table(rows, caption, dict.fromkeys(names, ".2f") | {"characters": ".0f"})
 
 
 def parts(split: pd.DataFrame) -> Html:
@@ -165,21 +199,29 @@ def leaks(report: dict) -> Html:
 
 
 def scores(metrics: dict) -> Html:
-    """Adapter beside baseline in each view, with 95 % intervals."""
+    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
+
+    Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
+    """
+    found = _score_table(metrics["scores"], "Scores with 95 % bootstrap intervals")
+    if "by_leak" in metrics:
+        caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
+        found += _score_table(metrics["by_leak"], caption)
+    return found
+
+
+def _score_table(views: dict, caption: str) -> Html:
     rows = [
         {
-            "view": view,
+            "rows scored": view,
             "model": model,
             "rows": result["rows"],
-            **{
-                title: "{value:.3f}  [{low:.3f}, {high:.3f}]".format(**result[key])
-                for key, title in (("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"), ("accuracy", "accuracy"))
-            },
+            **{title: "{value:.3f}  [{low:.3f}, {high:.3f}]".format(**result[key]) for key, title in SCORES.items()},
         }
-        for view, models in metrics["scores"].items()
+        for view, models in views.items()
         for model, result in models.items()
     ]
-    return table(pd.DataFrame(rows), "Scores with 95 % bootstrap intervals")
+    return table(pd.DataFrame(rows), caption)
 
 
 def per_class(metrics: dict, view: str, model: str = "adapter") -> Html:
@@ -190,56 +232,28 @@ def per_class(metrics: dict, view: str, model: str = "adapter") -> Html:
     return table(pd.DataFrame(rows).sort_values("rows", ascending=False), f"F1 by category, {view}", formats)
 
 
-def curves(history: pd.DataFrame) -> Figure:
-    """Losses and weighted F1 by epoch, the best checkpoint marked."""
-    figure = Figure(figsize=(9, 3.2))
-    left, right = figure.subplots(1, 2)
-    left.plot(history["epoch"], history["train_loss"], color=TRAIN_COLOUR, marker="o", ms=3, label="train")
-    left.plot(history["epoch"], history["validation_loss"], color=HELD_COLOUR, marker="s", ms=3, label="validation")
-    left.set(xlabel="epoch", ylabel="loss")
-    left.legend(frameon=False)
-    best = history.loc[history["weighted_f1"].idxmax()]
-    right.plot(history["epoch"], history["weighted_f1"], color=HELD_COLOUR, marker="s", ms=3, label="weighted F1")
-    right.plot(history["epoch"], history["macro_f1"], color=GREEN, marker="^", ms=3, label="macro F1")
-    right.axvline(best["epoch"], color=GREY, ls="--", lw=1, label=f"best: epoch {best['epoch']:.0f}")
-    right.set(xlabel="epoch", ylabel="validation score")
-    right.legend(frameon=False)
-    return _plain(figure)
+def coverage(metrics: dict) -> Html:
+    """How right the confidence is, and what is left to a person below a threshold."""
+    found = metrics["calibration"]
+    caption = (
+        f"Calibration error {found['error_before']:.3f} as trained, {found['error_after']:.3f} with temperature "
+        f"{found['temperature']:.2f}, on {found['rows']} held-out originals"
+    )
+    rows = [
+        {
+            "confidence at least": f"{row['threshold']:g}",
+            "reviews answered": row["rows"],
+            "share, %": 100 * row["coverage"],
+            "accuracy of the answers": "{accuracy:.3f}  [{low:.3f}, {high:.3f}]".format(**row),
+        }
+        for row in metrics["coverage"]
+    ]
+    return table(pd.DataFrame(rows), caption, {"share, %": ".0f"})
 
 
-def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Figure:
-    """Confusion matrix: rows are the truth, shades are shares of the row, numbers are counts."""
-    counts = pd.crosstab(
-        pd.Categorical(truth, categories=labels), pd.Categorical(predicted, categories=labels), dropna=False
-    ).to_numpy()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(0.62 * len(labels) + 2.2, 0.52 * len(labels) + 1.6))
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="label")
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    return _plain(figure)
-
-
-def save_report(folder: Path, rows: pd.DataFrame, labels: Sequence[str], history: pd.DataFrame) -> None:
-    """The pictures of the evaluation as PNG files; `rows` have category and predicted."""
-    pictures = {
-        "curves": curves(history),
-        "confusion": confusion(rows["category"], rows["predicted"], labels),
-    }
-    for name, figure in pictures.items():
-        figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
-
-
-def shown(folder: Path, name: str) -> Html:
-    """A picture of the report."""
-    data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-    return Html(f'<img style="max-width:100%" alt="{escape(name)}" src="data:image/png;base64,{data}">')
+def doubtful_labels(rows: pd.DataFrame, n: int = 10) -> Html:
+    """The most doubtful labels with what they might be instead."""
+    return table(rows.head(n), f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first")
 
 
 def stage_times(stages: dict) -> Html:
@@ -250,11 +264,26 @@ def stage_times(stages: dict) -> Html:
     return table(pd.DataFrame(rows), "Stage times", {"seconds": ".1f"})
 
 
-def _plain(figure: Figure) -> Figure:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    return figure
+def _image(data: bytes, alt: str) -> Html:
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return Html(f'<img style="max-width:100%" alt="{escape(alt)}" src="{source}">')
+
+
+def _marked(texts: pd.Series, others: pd.Series) -> list[Html]:
+    """Texts with the words that the other text lacks in <mark>; everything escaped."""
+    cells = []
+    for text, other in zip(texts, others, strict=True):
+        known = set(bare(other).split())
+        parts = re.split(r"(\w+)", text)
+        cells.append(
+            Html(
+                "".join(
+                    f"<mark>{escape(part)}</mark>" if n % 2 and part.casefold() not in known else escape(part)
+                    for n, part in enumerate(parts)
+                )
+            )
+        )
+    return cells
 
 
 def _text(value, form: str | None) -> str:
@@ -263,6 +292,6 @@ def _text(value, form: str | None) -> str:
     return format(value, form) if form and not isinstance(value, str) else str(value)
 
 
-def _cell(tag: str, text: str, numeric: bool) -> str:
+def _cell(tag: str, html: str, numeric: bool) -> str:
     kind = ' class="num"' if numeric else ""
-    return f"<{tag}{kind}>{escape(text)}</{tag}>"
+    return f"<{tag}{kind}>{html}</{tag}>"

@@ -1,8 +1,8 @@
-"""Scores with intervals, always beside the baseline; what leaks across the split; the worst errors.
+"""Scores with intervals, always beside the baseline; calibration; what leaks across the split; the worst errors.
 
-Writes `metrics.json` and `report/*.png`. Three views: all held-out rows (comparable with the reference's
-0.782), held-out originals only (what a user's data look like), and human labels where a human_labels.csv lies in
-the data folder.
+Three views: all held-out rows (comparable with the reference's 0.782), held-out originals only (what a user's data
+look like), and human labels where a human_labels.csv lies in the data folder. Writes `metrics.json`, `errors.csv`,
+`doubtful_labels.csv`, `calibration.json`, `model_card.md` and `report/*.png`, all beside the adapter's folder.
 
     result = evaluate(settings)            # stage "evaluate"
 """
@@ -10,149 +10,153 @@ the data folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from . import display
+from . import pictures
 from .baseline import Linear, frozen_embeddings
+from .batching import progress
+from .calibration import calibrated, calibration_error, coverage, fit_temperature, save_temperature
 from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
 from .journal import fingerprint, write_atomically
+from .label_noise import doubtful_labels
+from .model_card import model_card
 from .reviews import normalised, read_labelled, read_table, write_csv
 from .runs import Run, digest
+from .scoring import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .settings import Settings
-from .splitting import TEST, near_duplicates, read_split
+from .splitting import PARTS, TEST, TRAIN, VALIDATION, near_duplicates, read_split
 from .training import best_epoch
 
-ALL, ORIGINAL, HUMAN = "all held-out", "held-out originals", "human labels"
-SCORES = ("weighted_f1", "macro_f1", "accuracy")
+FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
 
 
 def evaluate(settings: Settings) -> dict:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run = Run(settings.folder)
+    inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
     human_path = settings.data / "human_labels.csv"
     names = by_any_name(read_categories(settings.data)) if human_path.exists() else None
-    inputs = [digest(run.need("adapter")), digest(run.need("split.csv")), digest(human_path), names]
-    mark = fingerprint("evaluate", inputs, settings.bootstrap, settings.seed, settings.near_duplicate)
+    inputs.append(human_path)
+    options = [settings.bootstrap, settings.seed, settings.near_duplicate, settings.baseline_c, names]
+    mark = fingerprint("evaluate", [digest(path) for path in inputs], options)
     if not run.is_finished("evaluate", mark):
-        with run.stage("evaluate", mark, ["metrics.json", "errors.csv", "report"]):
+        with run.stage("evaluate", mark, FILES):
             _evaluate(settings, run)
     return json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
 
 
 def _evaluate(settings: Settings, run: Run) -> None:
-    taxonomy = read_categories(settings.data)
-    labels = labels_of(taxonomy)
+    labels = labels_of(read_categories(settings.data))
     table = read_split(run)
+    leaked = leaked_rows(table, settings.near_duplicate)
+    rows = _rows(table.assign(leaked=leaked["either"]), settings)
+    vectors = frozen_embeddings(rows["text"].tolist(), settings)
+    originals = (rows["part"].isin(PARTS) & ~rows["synthetic"]).to_numpy()
+    doubtful = doubtful_labels(rows[originals], vectors[originals], labels, settings)
+    unseen = (rows["part"] != TRAIN).to_numpy()
+    scored, fitted = _predicted(rows[unseen], vectors[unseen], labels, settings, run)
     history = pd.read_csv(run.need("history.csv"))
-    leaks = leak_report(table, settings.near_duplicate)
-    human_path = settings.data / "human_labels.csv"
-    human = (
-        human_rows(table, read_table(human_path, ["text"]), read_labelled(human_path, taxonomy))
-        if (human_path.exists())
-        else None
-    )
-    test = table[table["part"] == TEST]
-    texts = test["text"].tolist() + (human["text"].tolist() if human is not None else [])
-    probabilities = {"baseline": Linear.load(run.path("adapter"))(frozen_embeddings(texts, settings))}
-    with Classifier.load(run.path("adapter"), settings.device) as classifier:
-        probabilities["adapter"] = classifier(texts, settings.tokens_per_batch, what="evaluate")
-    original = (~test["synthetic"]).to_numpy()
-    n = len(test)
-    views = {ALL: (np.arange(n), test["category"]), ORIGINAL: (np.flatnonzero(original), test["category"][original])}
-    if human is not None:
-        views[HUMAN] = (np.arange(n, len(texts)), human["category"])
     metrics = {
         "training": best_epoch(history),
         "split": settings.split,
         "rows": table.groupby(["part", "synthetic"]).size().rename("rows").reset_index().to_dict("records"),
-        "leaks": leaks,
-        "scores": {
-            view: {
-                model: scores_with_intervals(truth, [labels[i] for i in p[rows].argmax(1)], labels, settings)
-                for model, p in probabilities.items()
-            }
-            for view, (rows, truth) in views.items()
-        },
+        "leaks": leaked.sum().astype(int).to_dict(),
+        "doubtful_labels": len(doubtful),
+        **_metrics(scored, fitted, labels, settings),
     }
-    if human is not None:
-        given = read_table(run.need("labels.csv"), ["text", "category"])
-        metrics["labels_against_human"] = _labels_against_human(given, read_labelled(human_path, taxonomy))
-    guess = probabilities["adapter"][:n].argmax(1)
-    errors = test.assign(predicted=[labels[i] for i in guess], confidence=probabilities["adapter"][:n].max(1))
-    write_csv(run.path("errors.csv"), worst_errors(errors[original]))
-    run.path("report").mkdir(exist_ok=True)
-    display.save_report(run.path("report"), errors[original], labels, history)
-    text = json.dumps(metrics, ensure_ascii=False, indent=2)
-    write_atomically(run.path("metrics.json"), text.encode())
+    if (settings.data / "human_labels.csv").exists():
+        metrics["labels_against_human"] = _labels_against_human(settings, run)
+    shown = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
+    write_csv(run.path("errors.csv"), worst_errors(shown))
+    write_csv(run.path("doubtful_labels.csv"), doubtful)
+    pictures.save_report(run.path("report"), shown, labels, history, metrics["scores"][ORIGINAL])
+    write_atomically(run.path("metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=2).encode())
+    write_atomically(run.path("model_card.md"), model_card(settings, run, metrics).encode())
 
 
-def scores_with_intervals(
-    truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], settings: Settings
-) -> dict:
-    """Weighted F1, macro F1 and accuracy, each with a 95 % percentile-bootstrap interval, and per-class scores.
+def _rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Originals of every part, all held-out rows, and human-labelled ones as a part of their own."""
+    frames = [table[~table["synthetic"] | (table["part"] == TEST)]]
+    path = settings.data / "human_labels.csv"
+    if path.exists():
+        human = human_rows(table, read_table(path, ["text"]), read_labelled(path, read_categories(settings.data)))
+        frames.append(human.assign(part=HUMAN, synthetic=False, leaked=False))
+    return pd.concat(frames, ignore_index=True)
 
-    Macro F1 averages over the classes that occur in truth or prediction, as scikit-learn does.
+
+def _predicted(
+    rows: pd.DataFrame, vectors: np.ndarray, labels: list[str], settings: Settings, run: Run
+) -> tuple[pd.DataFrame, dict]:
+    """`rows` with the baseline's and the adapter's answers and the adapter's confidence, as trained and calibrated.
+
+    Also the temperature, fitted on the originals of the validation part: originals are what a user has.
     """
-    index = {name: i for i, name in enumerate(labels)}
-    pairs = np.array([index[t] * len(labels) + index[p] for t, p in zip(truth, predicted, strict=True)])
-    rng = np.random.default_rng(settings.seed)
-    draws = rng.integers(0, len(pairs), (settings.bootstrap, len(pairs)))
-    size = len(labels) ** 2
-    resampled = np.stack([np.bincount(pairs[row], minlength=size) for row in draws])
-    point, spread = _scores(np.bincount(pairs, minlength=size)[None]), _scores(resampled)
-    result = {"rows": len(pairs)}
-    for name in SCORES:
-        low, high = np.percentile(spread[name], [2.5, 97.5])
-        result[name] = {"value": float(point[name][0]), "low": float(low), "high": float(high)}
-    result["per_class"] = {
-        name: {
-            "rows": int(point["support"][0, i]),
-            "f1": float(point["f1"][0, i]),
-            "low": float(np.percentile(spread["f1"][:, i], 2.5)),
-            "high": float(np.percentile(spread["f1"][:, i], 97.5)),
+    adapter = run.path("adapter")
+    linear = Linear.load(adapter)(vectors)
+    with Classifier.load(adapter, settings.device, settings.tokens_per_batch) as classifier:
+        classifier.temperature = None  # as trained, whatever an earlier evaluation found
+        with progress(len(rows), "evaluate") as bar:
+            raw = classifier(rows["text"].tolist(), bar)
+    fitting = ((rows["part"] == VALIDATION) & ~rows["synthetic"]).to_numpy()
+    truth = rows["category"].map(labels.index).to_numpy()
+    temperature = fit_temperature(raw[fitting], truth[fitting])
+    save_temperature(adapter, temperature)
+    answers = rows.assign(
+        baseline=[labels[i] for i in linear.argmax(1)],
+        predicted=[labels[i] for i in raw.argmax(1)],
+        raw_confidence=raw.max(1),
+        confidence=calibrated(raw, temperature).max(1),
+    )
+    return answers, {"temperature": temperature, "fitted_on": int(fitting.sum())}
+
+
+def _metrics(rows: pd.DataFrame, fitted: dict, labels: list[str], settings: Settings) -> dict:
+    """Everything measured on rows that the model has not learned from."""
+
+    def scores(part: pd.DataFrame) -> dict:
+        models = {"baseline": part["baseline"], "adapter": part["predicted"]}
+        return {
+            name: scores_with_intervals(part["category"], guess, labels, settings) for name, guess in models.items()
         }
-        for i, name in enumerate(labels)
-        if point["support"][0, i]
-    }
-    return result
 
-
-def _scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of flattened confusion matrices, (samples, labels²), rows being truth."""
-    width = int(np.sqrt(counts.shape[1]))
-    matrix = counts.reshape(-1, width, width)
-    hits = np.diagonal(matrix, axis1=1, axis2=2)
-    support, guessed = matrix.sum(2), matrix.sum(1)
-    seen = support + guessed
-    f1 = np.divide(2 * hits, seen, out=np.zeros(hits.shape), where=seen > 0)
-    return {
-        "weighted_f1": (f1 * support).sum(1) / support.sum(1),
-        "macro_f1": f1.sum(1) / (seen > 0).sum(1),
-        "accuracy": hits.sum(1) / support.sum(1),
-        "f1": f1,
-        "support": support,
+    held, human = rows[rows["part"] == TEST], rows[rows["part"] == HUMAN]
+    originals = held[~held["synthetic"]]
+    right = originals["predicted"] == originals["category"]
+    views = {ALL: held, ORIGINAL: originals, HUMAN: human}
+    found = {
+        "scores": {view: scores(part) for view, part in views.items() if len(part)},
+        "calibration": {
+            **fitted,
+            "rows": len(originals),
+            "error_before": calibration_error(originals["raw_confidence"], right),
+            "error_after": calibration_error(originals["confidence"], right),
+        },
+        "coverage": coverage(originals["confidence"], right).to_dict("records"),
     }
+    if held["leaked"].nunique() > 1:
+        parts = {"leaked": held[held["leaked"]], "not leaked": held[~held["leaked"]]}
+        found["by_leak"] = {name: scores(part) for name, part in parts.items()}
+    return found
 
 
 def leak_report(table: pd.DataFrame, near_duplicate: float) -> dict:
     """How many held-out rows have their source, or a near-duplicate, among the rows the model learns from."""
+    return leaked_rows(table, near_duplicate).sum().astype(int).to_dict()
+
+
+def leaked_rows(table: pd.DataFrame, near_duplicate: float) -> pd.DataFrame:
+    """The leak report row by row: columns held_out, source_in_training, near_duplicate_in_training, either."""
     held = (table["part"] == TEST).to_numpy()
-    learned_sources = set(table["source_id"][~held])
-    source = held & table["source_id"].isin(learned_sources).to_numpy()
+    source = held & table["source_id"].isin(set(table["source_id"][~held])).to_numpy()
     near = np.zeros(len(table), dtype=bool)
     for one, other in near_duplicates(table["text"].tolist(), near_duplicate):
         if held[one] != held[other]:
             near[one if held[one] else other] = True
-    return {
-        "held_out": int(held.sum()),
-        "source_in_training": int(source.sum()),
-        "near_duplicate_in_training": int(near.sum()),
-        "either": int((source | near).sum()),
-    }
+    columns = {"held_out": held, "source_in_training": source, "near_duplicate_in_training": near}
+    return pd.DataFrame(columns | {"either": source | near}, index=table.index)
 
 
 def human_rows(table: pd.DataFrame, human: pd.DataFrame, categories: dict[str, str]) -> pd.DataFrame:
@@ -168,7 +172,9 @@ def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     return wrong[["text", "category", "predicted", "confidence"]]
 
 
-def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> dict:
+def _labels_against_human(settings: Settings, run: Run) -> dict:
+    human = read_labelled(settings.data / "human_labels.csv", read_categories(settings.data))
+    labels = read_table(run.need("labels.csv"), ["text", "category"])
     known = labels[labels["text"].map(normalised).isin(human)]
     right = [human[normalised(row.text)] == row.category for row in known.itertuples()]
     return {"rows": len(right), "accuracy": float(np.mean(right)) if right else None}

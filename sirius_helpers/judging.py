@@ -39,6 +39,7 @@ def judge_question(model, tokenizer, settings: Settings) -> ClosedQuestion:
         tail,
         answers,
         end=tokenizer.eos_token if chat else "\n",
+        prior_correction=settings.prior_correction,
         token_budget=settings.tokens_per_batch,
     )
 
@@ -47,7 +48,7 @@ def p_yes(question: ClosedQuestion, texts: Sequence[str], settings: Settings) ->
     """Probability of "yes" at the judge's temperature, (texts,).
 
     Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling
-    does to the scores there.
+    does to the scores there. (With `prior_correction` nothing samples from it: the draws are the corrected judge's.)
     """
     log_probs = question.log_probs([one_line(text) for text in texts]) / settings.judge_temperature
     return 1 / (1 + np.exp(log_probs[:, 1] - log_probs[:, 0]))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from .batching import Batcher, progress
@@ -27,7 +28,6 @@ from .reviews import normalised, read_labelled, read_reviews, read_table, write_
 from .runs import Run, digest
 from .settings import Settings
 
-CONTENT_FREE = ("", "…", "нет")  # reviews that say nothing, for the prior of each category
 OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
 
 
@@ -75,23 +75,16 @@ def llm_labels(
     """Probabilities of every category from a causal language model, by closed question, no generation.
 
     With `category_orders` n they are the mean over n rotations of the list of categories in the prompt, because
-    models favour places in a list. With `prior_correction` they are divided by what a review without content
-    gets, because models favour some categories whatever the review ("contextual calibration", Zhao et al. 2021,
-    arXiv:2102.09690).
+    models favour places in a list.
     """
     size = len(taxonomy)
     turns = [size * n // settings.category_orders for n in range(settings.category_orders)]
     questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
-    priors = [
-        np.log(softmax(question.log_probs(CONTENT_FREE)).mean(0)) if settings.prior_correction else 0
-        for question in questions
-    ]
     cut = [text[: settings.max_review_chars] for text in texts]
 
     def combine(batch: Sequence[int], first: np.ndarray) -> None:
         others = [question.log_probs([cut[i] for i in batch]) for question in questions[1:]]
-        rows = [softmax(scores - prior) for scores, prior in zip([first, *others], priors, strict=True)]
-        on_batch(batch, np.mean(rows, axis=0))
+        on_batch(batch, np.mean([softmax(rows, axis=1) for rows in (first, *others)], axis=0))
 
     questions[0].log_probs(cut, on_batch=combine)
 
@@ -109,6 +102,7 @@ def label_question(model, tokenizer, taxonomy: list[Category], settings: Setting
         tail,
         answers=labels if chat else [f" {name}" for name in labels],
         end=tokenizer.eos_token if chat else "\n",
+        prior_correction=settings.prior_correction,
         token_budget=settings.tokens_per_batch,
     )
 
@@ -139,12 +133,6 @@ def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
     shown = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
     examples = "\n\n".join(f"Отзыв: {text}\nКатегория: {name}" for text, name in shown)
     return {"categories": "\n".join(lines), "examples": examples}
-
-
-def softmax(rows: np.ndarray) -> np.ndarray:
-    """Rows of log-probabilities -> rows that sum to one."""
-    weights = np.exp(rows - rows.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> str | None:

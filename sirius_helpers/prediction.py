@@ -1,36 +1,83 @@
 """Predictions for the test file, and the submission.
 
-Writes `predictions.csv` (text, category, probability of every label) and `submission.csv`.
+Writes `predictions.csv` (text, category, confidence, probability of every label) and `submission.csv`. Whatever the
+number of texts, the model's work happens in chunks; a finished chunk is a file, so that a kill costs one chunk.
 
     predictions = predict(settings)        # stage "predict"
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 
+from .batching import progress
 from .classifier import Classifier
 from .journal import fingerprint
 from .reviews import read_texts, write_csv, write_submission
 from .runs import Run, digest
 from .settings import Settings
 
+CHUNK = 8_192  # texts: what a kill can cost, and what is sorted by length together
+
 
 def predict(settings: Settings) -> pd.DataFrame:
-    """Stage "predict": a category for every row of test.csv, in order."""
+    """Stage "predict": a category for every row of test.csv, in order; columns text, category, confidence."""
     run = Run(settings.folder)
     source = settings.data / "test.csv"
-    texts = read_texts(source)
-    mark = fingerprint("predict", digest(run.need("adapter")), digest(source))
-    if run.is_finished("predict", mark):
-        return pd.read_csv(run.path("predictions.csv"), keep_default_na=False)
-    with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
-        with Classifier.load(run.path("adapter"), settings.device) as classifier:
-            rows = classifier(texts, settings.tokens_per_batch, what="predict")
-            labels = classifier.labels
-        best = rows.argmax(1)
-        table = pd.DataFrame({"text": texts, "category": [labels[i] for i in best], "confidence": rows.max(1)})
-        table[[f"p_{name}" for name in labels]] = rows
-        write_csv(run.path("predictions.csv"), table.round(6))
-        write_submission(run.path("submission.csv"), table["category"])
-    return table
+    inputs = [run.need("adapter"), run.path("calibration.json"), source]
+    mark = fingerprint("predict", [digest(path) for path in inputs])
+    if not run.is_finished("predict", mark):
+        with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
+            _predict(read_texts(source), run, mark, settings)
+    columns = ["text", "category", "confidence"]  # the probabilities stay on disk
+    return pd.read_csv(run.path("predictions.csv"), usecols=columns, keep_default_na=False)
+
+
+def _predict(texts: Sequence[str], run: Run, mark: str, settings: Settings) -> None:
+    work = run.path(f"predictions-{mark}")
+    for old in run.folder.glob("predictions-*"):
+        if old != work:
+            shutil.rmtree(old)
+    with Classifier.load(run.path("adapter"), settings.device, settings.tokens_per_batch) as classifier:
+        if classifier.temperature is None:
+            print("predict: the confidence is not calibrated; the stage 'evaluate' calibrates it.")
+        pieces = write_pieces(texts, classifier, work)
+    join(pieces, run.path("predictions.csv"))
+    columns = [pd.read_csv(piece, usecols=["category"])["category"] for piece in pieces]
+    write_submission(run.path("submission.csv"), pd.concat(columns))
+    shutil.rmtree(work)
+
+
+def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> list[Path]:
+    """A CSV for each chunk of texts, in order; those that are there are not made again."""
+    pieces = []
+    with progress(len(texts), "predict") as bar:
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            pieces.append(folder / f"{start:012}.csv")
+            if pieces[-1].exists():
+                bar.update(len(chunk))
+                continue
+            rows = classifier(chunk, bar)
+            named = [classifier.labels[i] for i in rows.argmax(1)]
+            table = pd.DataFrame({"text": chunk, "category": named, "confidence": rows.max(1)})
+            table[[f"p_{name}" for name in classifier.labels]] = rows
+            write_csv(pieces[-1], table.round(6))
+    return pieces
+
+
+def join(pieces: Sequence[Path], target: Path) -> None:
+    """Put CSV files with the same header below each other, in one step."""
+    part = target.with_name(target.name + ".part")
+    with open(part, "wb") as file:
+        for piece in pieces:
+            header, newline, rows = piece.read_bytes().partition(b"\n")
+            file.write(rows if file.tell() else header + newline + rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, target)

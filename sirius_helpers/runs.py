@@ -29,6 +29,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsand
 MADE_BY = {
     "labels.jsonl": "label",
     "labels.csv": "review",
+    "judge.jsonl": "augment",
     "synthetic.jsonl": "augment",
     "rejected.jsonl": "augment",
     "split.csv": "split",
@@ -36,6 +37,9 @@ MADE_BY = {
     "history.csv": "train",
     "metrics.json": "evaluate",
     "errors.csv": "evaluate",
+    "doubtful_labels.csv": "evaluate",
+    "calibration.json": "evaluate",
+    "model_card.md": "evaluate",
     "report": "evaluate",
     "predictions.csv": "predict",
     "submission.csv": "predict",

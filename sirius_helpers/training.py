@@ -21,6 +21,7 @@ from torch import nn
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -139,7 +140,7 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
             for kind in ("weighted", "macro")
         }
 
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(work),
@@ -174,6 +175,8 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
         compute_metrics=scores,
         callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
     )
+    trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
+    return trainer
 
 
 class _Bar(TrainerCallback):
@@ -193,6 +196,8 @@ class _Bar(TrainerCallback):
         self.bar.set_postfix_str(f"weighted F1 {metrics['eval_weighted_f1']:.3f}")
 
     def on_train_end(self, args, state, control, **_) -> None:
+        self.bar.total = state.global_step  # early stopping leaves steps undone
+        self.bar.refresh()
         self.bar.close()
 
 

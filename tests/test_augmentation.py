@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from sirius_helpers import augmentation
-from sirius_helpers.augmentation import augment, copies_per_category, plan
+from sirius_helpers.augmentation import augment, reject
+from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
+from sirius_helpers.judging import read_control
 from sirius_helpers.labeling import review
+from sirius_helpers.quotas import copies_per_category, plan
 from sirius_helpers.runs import Run
 
 REFERENCE_COUNTS = {
@@ -81,7 +84,7 @@ def writer(monkeypatch):
 
     FakeWriter.calls = []
     model = type("Model", (), {"config": object()})()
-    monkeypatch.setattr(augmentation, "_Writer", Scripted)
+    monkeypatch.setattr(augmentation, "Writer", Scripted)
     monkeypatch.setattr(augmentation, "causal_lm", lambda *_: contextlib.nullcontext((model, None)))
     return Scripted
 
@@ -130,7 +133,8 @@ def test_refused_attempts_are_logged_and_end_at_the_cap(ready, writer):
 
 def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
     writer.answers = staticmethod(lambda original, seed: original)
-    writer.opinion = staticmethod(lambda text: pytest.fail("the judge was asked"))
+    control = set(read_control()["text"])
+    writer.opinion = staticmethod(lambda text: 0.9 if text in control else pytest.fail("the judge was asked"))
     augment(change(ready, max_attempts=1))
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
     assert {record["reason"] for record in refused} == {"copy_of_original"}
@@ -207,3 +211,55 @@ def test_another_prompt_sets_the_old_texts_aside(ready, writer, capsys):
     kept = augment(changed)
     assert "earlier texts are kept in synthetic." in capsys.readouterr().out
     assert len(kept) == 11 and len(list(Run(ready.folder).folder.glob("synthetic.*.jsonl"))) == 1
+
+
+def test_a_text_rejected_by_hand_never_comes_back_and_its_place_is_filled_again(ready, writer):
+    kept = augment(ready)
+    run = Run(ready.folder)
+    gone = kept.iloc[3]
+    left = reject(ready, gone["id"])
+    assert gone["id"] not in set(left["id"]) and len(left) == len(kept) - 1
+    (record,) = read_records(run.path("rejected.jsonl"))
+    assert (record["reason"], record["text"]) == ("by_hand", gone["text"])
+    again = augment(ready)
+    (new,) = again[again["id"] == gone["id"]].to_dict("records")
+    assert new["attempt"] == 1 and new["text"] != gone["text"]
+    assert len(again) == len(kept) and gone["text"] not in set(again["text"])
+    assert set(again["text"]) - {new["text"]} == set(kept["text"]) - {gone["text"]}
+
+
+def test_a_kill_between_refusing_and_removing_does_not_bring_a_text_back(ready, writer):
+    kept = augment(ready)
+    path = Run(ready.folder).path("synthetic.jsonl")
+    before = path.read_bytes()
+    reject(ready, kept["id"][0])
+    path.write_bytes(before)  # as it was before the text left the kept ones
+    assert kept["text"][0] not in set(augment(ready)["text"])
+
+
+def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, writer):
+    writer.answers = staticmethod(lambda original, seed: f"текст к отзыву {original}")
+    one = change(ready, max_synthetic=1, max_attempts=2)
+    kept = augment(one)
+    reject(one, kept["id"][0])
+    assert augment(one).empty
+    assert [r["reason"] for r in read_records(Run(one.folder).path("rejected.jsonl"))] == ["by_hand", "near_duplicate"]
+
+
+def test_an_unknown_name_is_refused_and_nothing_is_taken_out(ready, writer):
+    kept = augment(ready)
+    with pytest.raises(UserError, match="no synthetic review is called 'nobody~1'"):
+        reject(ready, kept["id"][0], "nobody~1")
+    assert len(augment(ready)) == len(kept)
+
+
+def test_the_judge_answers_the_control_texts_once(ready, writer):
+    asked = []
+    writer.opinion = staticmethod(lambda text: asked.append(text) or 0.9)
+    augment(ready)
+    records = read_records(Run(ready.folder).path("judge.jsonl"))
+    assert [r["text"] for r in records] == read_control()["text"].tolist() == asked[: len(records)]
+    assert {r["p_yes"] for r in records} == {0.9} and sum(r["is_review"] for r in records) == 30
+    asked.clear()
+    augment(change(ready, max_synthetic=3))
+    assert asked == []

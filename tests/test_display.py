@@ -1,4 +1,5 @@
 import pandas as pd
+from matplotlib.figure import Figure
 
 from sirius_helpers import display
 
@@ -8,6 +9,7 @@ NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 def synthetic(n):
     return pd.DataFrame(
         {
+            "id": [f"id~{i}" for i in range(2 * n)],
             "category": ["обувь", "посуда"] * n,
             "original": [NASTY] * (2 * n),
             "text": [f"текст {i}" for i in range(2 * n)],
@@ -20,6 +22,19 @@ def synthetic(n):
 def test_review_text_is_escaped_everywhere():
     html = display.pairs(synthetic(2)).html + display.table(pd.DataFrame({NASTY: [NASTY]}), NASTY).html
     assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+
+
+def test_words_that_the_other_text_lacks_are_marked_and_escaped():
+    rows = synthetic(1).head(1).assign(original="Сапоги <b>малы</b>, мне", text="сапоги жмут мне & всем")
+    html = display.pairs(rows).html
+    assert "Сапоги &lt;<mark>b</mark>&gt;<mark>малы</mark>&lt;/<mark>b</mark>&gt;, мне" in html
+    assert "сапоги <mark>жмут</mark> мне &amp; <mark>всем</mark>" in html
+
+
+def test_a_judge_no_better_than_chance_is_said_to_be_so():
+    report = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2}
+    assert "no better than chance" in display.judge(report | {"beats_chance": False}).html
+    assert "no better than chance" not in display.judge(report | {"beats_chance": True}).html
 
 
 def test_a_fixed_seed_shows_the_same_sample_and_another_seed_another():
@@ -48,23 +63,43 @@ def test_least_certain_shows_the_smallest_margins_and_says_when_there_are_none()
     assert "no probabilities" in display.least_certain(imported).html
 
 
-def test_pictures_are_embedded_and_need_no_backend():
-    history = pd.DataFrame(
-        {
-            "epoch": [1, 2],
-            "train_loss": [1.0, 0.5],
-            "validation_loss": [1.0, 0.9],
-            "weighted_f1": [0.5, 0.6],
-            "macro_f1": [0.4, 0.5],
-        }
+def test_figures_and_files_are_shown_as_embedded_images(tmp_path):
+    figure = Figure()
+    figure.savefig(tmp_path / "curves.png")
+    for html in (display.picture(figure, NASTY).html, display.shown(tmp_path, "curves").html):
+        assert html.startswith("<img") and "data:image/png;base64," in html and "<script" not in html
+
+
+def scored(value):
+    interval = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    per_class = {NASTY: {"rows": 3, "f1": value, "low": 0.0, "high": 1.0}}
+    return {"rows": 3, "weighted_f1": interval, "macro_f1": interval, "accuracy": interval, "per_class": per_class}
+
+
+def test_scores_show_adapter_and_baseline_in_each_view_and_by_leak_where_the_split_leaks():
+    views = {"all held-out": {"baseline": scored(0.5), "adapter": scored(0.6)}}
+    html = display.scores({"scores": views}).html
+    assert "0.500  [0.400, 0.600]" in html and "0.600  [0.500, 0.700]" in html and "by leak" not in html
+    by_leak = {"leaked": {"adapter": scored(0.9)}, "not leaked": {"adapter": scored(0.3)}}
+    html = display.scores({"scores": views, "by_leak": by_leak}).html
+    assert html.count("<table>") == 2 and "by leak" in html and "0.300  [0.200, 0.400]" in html
+    assert "&lt;script&gt;" in display.per_class({"scores": views}, "all held-out").html
+
+
+def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_a_threshold():
+    row = {"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.74, "high": 0.97}
+    found = {"temperature": 0.73, "rows": 50, "error_before": 0.165, "error_after": 0.063}
+    html = display.coverage({"calibration": found, "coverage": [row]}).html
+    assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in html
+    assert "<td>0.7</td>" in html and ">60<" in html and "0.900  [0.740, 0.970]" in html
+
+
+def test_doubtful_labels_show_the_first_and_escape_texts():
+    rows = pd.DataFrame(
+        {"id": ["1", "2"], "text": [NASTY, "второй"], "category": "a", "suggested": "b", "doubt": "0.9"}
     )
-    html = display.picture(display.curves(history), "curves").html
-    assert html.startswith("<img") and "data:image/png;base64," in html
-
-
-def test_the_confusion_matrix_counts_by_label_and_prediction():
-    figure = display.confusion(["обувь", "обувь", "посуда"], ["обувь", "посуда", "посуда"], ["обувь", "посуда"])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "1", "1"]
+    html = display.doubtful_labels(rows, n=1).html
+    assert "1 of 2 doubtful labels" in html and "&lt;script&gt;" in html and "второй" not in html
 
 
 def test_an_empty_set_of_refusals_is_shown_as_such():

@@ -1,36 +1,17 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from tiny_models import tiny_roberta
 
-from sirius_helpers.evaluation import human_rows, leak_report, scores_with_intervals, worst_errors
-
-LABELS = ["a", "b", "c", "never seen"]
-
-
-def test_scores_agree_with_scikit_learn_and_lie_inside_their_interval(settings):
-    rng = np.random.default_rng(0)
-    truth = rng.choice(["a", "b", "c"], 200, p=[0.8, 0.15, 0.05])
-    guess = np.where(rng.random(200) < 0.7, truth, rng.choice(["a", "b", "c"], 200))
-    result = scores_with_intervals(truth, guess, LABELS, settings)
-    expected = {
-        "weighted_f1": f1_score(truth, guess, average="weighted"),
-        "macro_f1": f1_score(truth, guess, average="macro"),
-        "accuracy": accuracy_score(truth, guess),
-    }
-    for name, value in expected.items():
-        assert result[name]["value"] == pytest.approx(value)
-        assert result[name]["low"] < value < result[name]["high"]
-    per_class = f1_score(truth, guess, average=None, labels=["a", "b", "c"])
-    assert [result["per_class"][name]["f1"] for name in "abc"] == pytest.approx(per_class)
-    assert "never seen" not in result["per_class"]
-
-
-def test_intervals_are_the_same_for_the_same_seed(settings):
-    truth, guess = list("aabbc"), list("aabca")
-    assert scores_with_intervals(truth, guess, LABELS, settings) == scores_with_intervals(
-        truth, guess, LABELS, settings
-    )
+from sirius_helpers.calibration import temperature_of
+from sirius_helpers.classifier import Classifier
+from sirius_helpers.evaluation import FILES, evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers.runs import Run, begin, digest
+from sirius_helpers.scoring import ALL, ORIGINAL
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.training import train
 
 
 def test_the_leak_report_counts_sources_and_near_duplicates_on_the_learning_side():
@@ -71,3 +52,88 @@ def test_the_worst_errors_are_wrong_rows_by_confidence():
         }
     )
     assert worst_errors(rows)["text"].tolist() == ["z", "x"]
+
+
+@pytest.fixture
+def trained(settings, tmp_path):
+    """Settings of a run with a tiny adapter, trained on a split in which paraphrases leak."""
+    model, tokenizer = tiny_roberta()
+    model.save_pretrained(tmp_path / "roberta"), tokenizer.save_pretrained(tmp_path / "roberta")
+    colours = ["белая", "синяя", "красная", "чёрная", "жёлтая", "серая", "тёмная", "бурая"]
+    parts = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+    rows = [(f"чашка {colours[n]} треснула", "посуда", f"d{n}", False, part) for n, part in enumerate(parts)]
+    rows += [(f"сапоги {colours[n]} малы", "обувь", f"s{n}", False, part) for n, part in enumerate(parts)]
+    rows += [("посудина раскололась в дороге", "посуда", "d0", True, "test")]
+    run = Run(settings.folder)
+    run.folder.mkdir(parents=True)
+    table = pd.DataFrame(rows, columns=["text", "category", "source_id", "synthetic", "part"])
+    table.to_csv(run.path("split.csv"), index=False)
+    labels = table[~table["synthetic"]].rename(columns={"source_id": "id"}).assign(labeler="imported:mine.csv")
+    labels[["id", "text", "category", "labeler"]].to_csv(run.path("labels.csv"), index=False)
+    changes = {"classifier": ModelSpec(str(tmp_path / "roberta")), "epochs": 2, "max_tokens": 64, "bootstrap": 50}
+    settings = Settings(**{**vars(settings), **changes, "split": "seed", "near_duplicate": 99})
+    begin(settings)
+    train(settings)
+    return settings
+
+
+def test_evaluation_leaves_the_adapter_untouched_and_training_finished(trained, capsys):
+    run = Run(trained.folder)
+    before = digest(run.path("adapter"))
+    evaluate(trained)
+    assert digest(run.path("adapter")) == before
+    assert all(run.path(name).exists() for name in FILES)
+    train(trained)
+    assert "reused" in capsys.readouterr().out
+
+
+def test_the_classifier_uses_the_temperature_that_the_evaluation_found(trained):
+    adapter = Run(trained.folder).path("adapter")
+    texts = ["чашка белая треснула", "сапоги малы"]
+    with Classifier.load(adapter, "cpu") as classifier:
+        assert classifier.temperature is None
+        raw = classifier(texts)
+    metrics = evaluate(trained)
+    with Classifier.load(adapter, "cpu") as classifier:
+        assert classifier.temperature == metrics["calibration"]["temperature"] == temperature_of(adapter)
+        found = classifier(texts)
+    logits = np.log(raw) / classifier.temperature
+    assert found == pytest.approx(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), abs=0.01)
+    assert classifier.temperature != 1 and (found.argmax(1) == raw.argmax(1)).all()
+
+
+def test_the_scores_of_rows_that_leak_stand_beside_those_that_do_not(trained):
+    metrics = evaluate(trained)
+    assert metrics["leaks"]["either"] == 1
+    rows = {name: models["adapter"]["rows"] for name, models in metrics["by_leak"].items()}
+    assert rows == {"leaked": 1, "not leaked": 4}
+    assert {name: m["adapter"]["rows"] for name, m in metrics["scores"].items()} == {ALL: 5, ORIGINAL: 4}
+    assert metrics["coverage"][0]["rows"] == metrics["calibration"]["rows"] == 4
+
+
+def test_a_second_evaluation_writes_the_same_files(trained):
+    run = Run(trained.folder)
+    evaluate(trained)
+    first = {name: digest(run.path(name)) for name in FILES}
+    run.path("metrics.json").unlink()
+    evaluate(trained)
+    assert {name: digest(run.path(name)) for name in FILES} == first
+
+
+def test_the_model_card_holds_data_labelers_scores_and_limits_and_no_path_of_the_machine(trained, tmp_path):
+    metrics = evaluate(trained)
+    card = Run(trained.folder).path("model_card.md").read_text(encoding="utf-8")
+    assert "- 16 by `imported:mine.csv`" in card
+    assert "| посуда | 4 | 2 | 2 | 1 |" in card and "| all | 8 | 4 | 4 | 1 |" in card
+    assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics["scores"][ORIGINAL]["baseline"]["macro_f1"]) in card
+    assert "paraphrases of one review may stand on both sides" in card and "| leaked | adapter | 1 |" in card
+    assert "Fewer than 10 original training reviews: обувь (4), посуда (4)." in card
+    assert f"temperature {metrics['calibration']['temperature']:.2f}, fitted on 4" in card
+    assert "`roberta`" in card and str(tmp_path) not in card
+    assert 'Classifier.load("checkpoints/test/adapter", device="cpu")' in card
+
+
+def test_metrics_are_plain_json_numbers(trained):
+    evaluate(trained)
+    text = Run(trained.folder).path("metrics.json").read_text(encoding="utf-8")
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

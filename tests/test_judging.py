@@ -12,7 +12,8 @@ SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
 
 
 def judge_settings(settings, chat, temperature):
-    changes = {"writer": ModelSpec("tiny", chat=chat), "judge_temperature": temperature, "prompts": SHORT}
+    changes = {"writer": ModelSpec("tiny", chat=chat), "judge_temperature": temperature}
+    changes |= {"prompts": SHORT, "prior_correction": False}  # what `generate` knows nothing of
     return Settings(**{**vars(settings), **changes})
 
 

@@ -106,40 +106,24 @@ def test_a_changed_prompt_labels_anew_and_says_where_the_old_labels_are(llm, cap
 
 
 class BiasedQuestion(FakeQuestion):
-    """Knows boots, and beside that favours the category listed first and always "обувь"."""
+    """Favours the category that the prompt lists first."""
 
     def __init__(self, model, tokenizer, prefix, tail, answers, **options):
         super().__init__(model, tokenizer, prefix, tail, answers, **options)
         self.first = min(answers, key=prefix.index)
 
     def log_probs(self, texts, on_batch=None):
-        scores = [
-            [2.0 * (name == self.first) + 1.0 * (name == "обувь") + 0.8 * (right in text) for name, right in KNOWS]
-            for text in texts
-        ]
-        rows = np.log(labeling.softmax(np.array(scores)))
+        rows = np.log([[0.9 if name == self.first else 0.1 for name in self.answers] for _ in texts])
         if on_batch:
             on_batch(range(len(texts)), rows)
         return rows
 
 
-KNOWS = [("обувь", "Сапоги"), ("посуда", "Тарелка")]
-
-
-def test_category_orders_and_prior_correction_take_the_models_own_leanings_out(llm, monkeypatch):
+def test_averaging_over_orders_takes_out_a_love_for_the_first_place(llm, monkeypatch):
     monkeypatch.setattr(labeling, "ClosedQuestion", BiasedQuestion)
-    right = ["обувь"] * 5 + ["посуда"] * 3
-
-    def labelled(**changes):
-        return label(change(llm, **changes))
-
-    assert labelled()["category"].tolist() == ["обувь"] * 8
-    rotated = labelled(category_orders=2)  # the list's order no longer matters, the love for boots stays
-    p = rotated["probabilities"][0]["обувь"]
-    assert p == pytest.approx(np.mean([1 / (1 + np.exp(-x)) for x in (2 + 1 + 0.8, -2 + 1 + 0.8)]), abs=1e-6)
-    corrected = labelled(category_orders=2, prior_correction=True)
-    assert corrected["category"].tolist() == right
-    assert corrected["probabilities"][7]["посуда"] == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-6)
+    assert label(llm)["probabilities"][0] == {"обувь": 0.9, "посуда": 0.1}
+    averaged = label(change(llm, category_orders=2))
+    assert averaged["probabilities"][0] == {"обувь": 0.5, "посуда": 0.5}
 
 
 TICKETS = {

@@ -1,0 +1,74 @@
+"""Synthetic reviews: the reference's way (one candidate at a time, the judge by two sampled `generate` calls of up to
+10 tokens) against batches, on the same model, originals and rule of acceptance.
+
+Both ways draw their candidates from the same distribution, so an attempt is accepted equally often; that share is
+taken from our way's larger sample, and both times are for one accepted review.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from common import bench_settings, report, sample_reviews, seconds
+
+from sirius_helpers.candidates import Writer, fill
+from sirius_helpers.filters import bare, first_reason
+from sirius_helpers.journal import Journal
+from sirius_helpers.loaders import causal_lm
+from sirius_helpers.prompts import split_prompt, template_for
+from sirius_helpers.quotas import Wanted
+
+ROUNDS, ORIGINALS, BY_REFERENCE = 2, 64, 4
+
+
+def main() -> None:
+    settings = replace(bench_settings(), max_attempts=1)
+    spec, reviews = settings.writer, sample_reviews(ORIGINALS)
+    with causal_lm(spec, settings.device) as (model, tokenizer), tempfile.TemporaryDirectory() as folder:
+        writer = Writer(model, tokenizer, settings)
+        prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
+        end = tokenizer.eos_token_id if spec.chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        known = [bare(text) for text in reviews]
+        accepted = attempts = 0
+
+        def ours(number: int) -> None:
+            nonlocal accepted, attempts
+            kept, refused = (Journal(Path(folder, f"{name}{number}.jsonl"), "bench") for name in ("kept", "refused"))
+            wanted = [Wanted(f"{number}-{n}", 1, "", text) for n, text in enumerate(reviews)]
+            fill(wanted, writer, kept, refused, reviews, settings)
+            accepted, attempts = accepted + len(kept.records), attempts + len(reviews)
+
+        def reference(part: list[str]) -> None:
+            for text in part:
+                (candidate,) = writer.write([writer.prompt_ids(text)], [random.getrandbits(63)])
+                if first_reason(candidate, text, known, settings):
+                    continue
+                inputs = tokenizer(prefix + candidate + tail, add_special_tokens=False, return_tensors="pt")
+                for _ in range(settings.judge_draws):
+                    with torch.inference_mode():
+                        model.generate(
+                            **inputs.to(model.device),
+                            do_sample=True,
+                            temperature=settings.judge_temperature,
+                            max_new_tokens=10,
+                            eos_token_id=end,
+                            pad_token_id=tokenizer.pad_token_id,
+                        )
+
+        reference(reviews[:1])  # warm-up
+        rounds = []
+        for n in range(ROUNDS):
+            part = reviews[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
+            theirs = seconds(lambda part=part: reference(part)) / len(part)
+            rounds.append((seconds(lambda n=n: ours(n)) / len(reviews), theirs))
+    share = max(accepted, 1) / attempts
+    print(f"{spec.name} ({spec.weights}) on {settings.device}: {accepted} of {attempts} attempts accepted")
+    report("generate", [(own / share, other / share) for own, other in rounds], "s/accepted review")
+
+
+if __name__ == "__main__":
+    main()

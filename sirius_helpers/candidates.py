@@ -1,0 +1,144 @@
+"""Candidates for synthetic reviews: written in batches, filtered, judged, and tried again until the quota is filled.
+
+Knows the model in its two roles and what it is asked to make; the stage around it is in augmentation.py.
+
+    writer = Writer(model, tokenizer, settings)
+    fill(wanted, writer, kept, refused, originals, settings)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from .batching import Batcher, progress
+from .filters import bare, cleaned, first_reason, word_runs
+from .generation import Sampler
+from .journal import Journal
+from .judging import judge_question, one_line, p_yes, verdicts
+from .prompts import split_prompt, template_for
+from .quotas import Wanted
+from .settings import Settings
+
+COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
+ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"
+
+
+class Writer:
+    """The model in its two roles: it writes candidates and judges them."""
+
+    def __init__(self, model, tokenizer, settings: Settings) -> None:
+        chat = settings.writer.chat
+        self.settings, self.tokenizer = settings, tokenizer
+        template = template_for("paraphrase", chat, settings.prompts)
+        self.prefix, self.tail = split_prompt(template, tokenizer, chat)
+        self.sampler = Sampler(
+            model,
+            tokenizer,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            stop=None if chat else "\n",
+        )
+        self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
+        self.judge = judge_question(model, tokenizer, settings)
+
+    def prompt_ids(self, original: str) -> list[int]:
+        """Token ids of the paraphrase prompt; markers inside the review stay plain text."""
+        parts = [
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=data)["input_ids"]
+            for text, data in (
+                (self.prefix, False),
+                (one_line(original)[: self.settings.max_review_chars], True),
+                (self.tail, False),
+            )
+        ]
+        return [token for part in parts for token in part]
+
+    def write(self, prompts: list[list[int]], seeds: list[int]) -> list[str]:
+        return [cleaned(text) for text in self.sampler(prompts, seeds)]
+
+    def p_yes(self, texts: Sequence[str]) -> np.ndarray:
+        return p_yes(self.judge, texts, self.settings)
+
+
+def fill(
+    wanted: list[Wanted],
+    writer: Writer,
+    kept: Journal,
+    refused: Journal,
+    originals: list[str],
+    settings: Settings,
+) -> None:
+    """Rounds over everything still open, until the quota is filled or each item had `max_attempts`.
+
+    A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
+    batch with a missing attempt is made again as a whole, and only what is missing is recorded.
+    """
+    batcher = Batcher(settings.tokens_per_batch)
+    prompts = {item.source_id: writer.prompt_ids(item.original) for item in wanted}
+    # What a candidate must not repeat: any review, any text kept or rejected by hand before, any line of the prompt.
+    before = [r["text"] for r in kept.records + refused.records if r.get("reason") in (None, BY_HAND)]
+    known = [bare(text) for text in originals + before + writer.lines]
+    prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
+    with progress(len(wanted), "augment") as bar:
+        bar.update(len(kept.records))
+        for attempt in range(settings.max_attempts):
+            done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
+            tried = set(done.items()) | {((r["source_id"], r["copy"]), r["attempt"]) for r in refused.records}
+            todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
+            lengths = [len(prompts[item.source_id]) + settings.max_new_tokens for item in todo]
+
+            def work(batch: list[int], todo=todo, tried=tried, attempt=attempt) -> None:
+                items = [todo[i] for i in batch]
+                new = [(item.key, attempt) not in tried for item in items]
+                if not any(new):
+                    return
+                tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
+                fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
+                refused.append(r for r in fresh if r["reason"] != ACCEPTED)
+                good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
+                kept.append(good)
+                known.extend(bare(r["text"]) for r in good)
+                bar.update(len(good))
+
+            batcher.run(lengths, work)
+
+
+def _attempt(
+    items: list[Wanted],
+    attempt: int,
+    prompts: dict[str, list[int]],
+    writer: Writer,
+    known: list[str],
+    prompt: frozenset[str],
+    settings: Settings,
+) -> list[dict]:
+    """One candidate for each item, judged: records with a reason, "accepted" among them."""
+    names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
+    seeds = [random.Random(name).getrandbits(63) for name in names]
+    texts = writer.write([prompts[item.source_id] for item in items], seeds)
+    records, batch_texts = [], []
+    for item, text in zip(items, texts, strict=True):
+        reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
+        batch_texts += [bare(text)] if reason is None else []
+        records.append(
+            {
+                "source_id": item.source_id,
+                "copy": item.copy,
+                "attempt": attempt,
+                "category": item.category,
+                "text": text,
+                "original": item.original,
+                "p_yes": None,
+                "reason": reason,
+            }
+        )
+    to_judge = [i for i, record in enumerate(records) if record["reason"] is None]
+    if to_judge:
+        for i, p in zip(to_judge, writer.p_yes([texts[i] for i in to_judge]), strict=True):
+            yes = verdicts(float(p), settings.judge_draws, names[i])
+            records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
+    return records

@@ -1,0 +1,86 @@
+"""Which labels are most doubtful: a model that never saw a review is asked whether it agrees with its label.
+
+Knows embeddings and labels; the labels may come from anywhere.
+
+    rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+from .baseline import fit_linear
+from .settings import Settings
+from .splitting import leak_groups
+
+COLUMNS = ["id", "text", "category", "suggested", "doubt"]
+
+
+def doubtful_labels(
+    originals: pd.DataFrame, vectors: np.ndarray, labels: Sequence[str], settings: Settings
+) -> pd.DataFrame:
+    """Reviews whose label is likely wrong, the most doubtful first.
+
+    `originals` have text, category and source_id, `vectors` are their embeddings. Returns id, text, category,
+    suggested and doubt: by how much the model finds the suggested category more probable, 0 to 1.
+    """
+    groups = leak_groups(originals, settings.near_duplicate)
+    rows = out_of_fold(vectors, originals["category"], groups, labels, settings.baseline_c, settings.seed)
+    given = np.array([list(labels).index(name) for name in originals["category"]])
+    suggested = confident_suggestions(rows, given)
+    every = np.arange(len(rows))
+    doubt = rows[every, suggested] - rows[every, given]
+    table = originals.rename(columns={"source_id": "id"}).assign(
+        suggested=[labels[i] for i in suggested], doubt=doubt.round(3)
+    )
+    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS]
+
+
+def out_of_fold(
+    vectors: np.ndarray,
+    categories: Sequence[str],
+    groups: np.ndarray,
+    labels: Sequence[str],
+    c: float,
+    seed: int,
+    folds: int = 5,
+) -> np.ndarray:
+    """Probabilities, (rows, labels), of the linear baseline fitted on the other folds.
+
+    Folds are stratified and keep groups whole, so that no near-duplicate vouches for a label. Where no other fold
+    holds a row's category there is nothing to ask: its label gets probability 1.
+    """
+    categories = np.asarray(categories, dtype=object)
+    rows = (categories[:, None] == np.asarray(labels, dtype=object)).astype(float)
+    splitter = StratifiedGroupKFold(min(folds, int(rows.sum(0).max())), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a category has fewer rows than there are folds
+        for learned, asked in splitter.split(vectors, categories, groups):
+            asked = asked[np.isin(categories[asked], categories[learned])]
+            if len(asked) and len(set(categories[learned])) > 1:
+                rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
+    return rows
+
+
+def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """For each row the category it probably belongs to: another than the given one only with confidence.
+
+    Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068, section 3.1): a category's threshold is
+    the mean probability that it gets on the rows labelled so, and a row counts for the most probable category whose
+    threshold it reaches. Thresholds of one's own make up for categories the model is never sure of. Such a category
+    may have so low a threshold that unlikely rows reach it, hence one more condition: it must be more probable than
+    the given one.
+    """
+    every = np.arange(len(given))
+    thresholds = [
+        probabilities[given == label, label].mean() if (given == label).any() else np.inf
+        for label in range(probabilities.shape[1])
+    ]
+    reached = np.where(probabilities >= thresholds, probabilities, 0)
+    best = reached.argmax(axis=1)
+    return np.where(reached[every, best] > probabilities[every, given], best, given)

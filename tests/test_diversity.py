@@ -1,0 +1,46 @@
+import pandas as pd
+import pytest
+
+from sirius_helpers.diversity import chrf, distinct, diversity, told_apart
+
+
+def test_distinct_counts_different_words_among_all():
+    assert distinct(["Сапоги малы", "сапоги, велики!"], 1) == 3 / 4
+    assert distinct(["да нет да нет"], 2) == 2 / 3
+    assert distinct(["да"], 2) == 0
+
+
+def test_chrf_is_one_for_equal_words_and_falls_with_distance():
+    assert chrf("Сапоги промокают!", "сапоги  промокают") == 1
+    near, far = chrf("Сапоги промокли", "Сапоги промокают"), chrf("Тарелка разбилась", "Сапоги промокают")
+    assert 1 > near > 0.5 > far >= 0
+    assert chrf("", "Сапоги") == 0
+
+
+def test_chrf_of_a_hand_worked_pair():
+    # "аб" in "абв": one gram of 2 of 2, of 3; two-gram 1 of 1, of 2; n = 3 has no gram in the shorter text
+    f1, f2 = 5 * 1 * (2 / 3) / (4 * 1 + 2 / 3), 5 * 1 * 0.5 / (4 * 1 + 0.5)
+    assert chrf("аб", "абв") == pytest.approx((f1 + f2) / 2)
+
+
+def pairs(rows):
+    return pd.DataFrame(rows, columns=["category", "original", "text"])
+
+
+def test_the_table_has_a_row_a_category_and_one_for_all():
+    table = diversity(pairs([("обувь", "Сапоги малы", "Сапожки жмут мне"), ("посуда", "Чашка бита", "Чашка бита")]))
+    assert table["category"].tolist() == ["обувь", "посуда", "all"]
+    assert table["texts"].tolist() == [1, 1, 2]
+    assert table["length ratio"].tolist() == pytest.approx([16 / 11, 1, (16 / 11 + 1) / 2])
+    assert table["chrF to original"][1] == 1
+    assert diversity(pairs([])).empty
+
+
+def test_texts_of_another_style_are_told_apart_and_shuffled_ones_are_not():
+    words = ["сапоги", "туфли", "платье", "чашка", "лампа", "сумка", "куртка", "шапка", "ремень", "плед"]
+    plain = [f"{a} и {b} норм" for a in words for b in words if a != b]
+    formal = [("x", text, f"Данное изделие: {text.split()[0]}; качество удовлетворительное.") for text in plain]
+    assert told_apart(pairs(formal), seed=0) > 0.99
+    half = len(plain) // 2
+    same = [("x", one, other) for one, other in zip(plain[:half], reversed(plain[half:]), strict=True)]
+    assert 0.2 < told_apart(pairs(same), seed=0) < 0.8

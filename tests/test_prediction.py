@@ -1,0 +1,114 @@
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_models import tiny_roberta
+from tqdm.std import tqdm
+
+from sirius_helpers import prediction
+from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.loaders import load_tokenizer
+from sirius_helpers.prediction import predict, write_pieces
+from sirius_helpers.runs import Run
+from sirius_helpers.settings import ModelSpec, Settings
+
+TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
+
+
+@pytest.fixture
+def ready(settings, data, tmp_path):
+    """Settings of a run with a random adapter; test.csv holds awkward texts."""
+    model, tokenizer = tiny_roberta()
+    model.save_pretrained(tmp_path / "roberta"), tokenizer.save_pretrained(tmp_path / "roberta")
+    spec = ModelSpec(str(tmp_path / "roberta"))
+    settings = Settings(**{**vars(settings), "classifier": spec, "max_tokens": 64})
+    adapter = Run(settings.folder).path("adapter")
+    save(new_model(settings, 2), load_tokenizer(spec), adapter, settings, ["обувь", "посуда"])
+    cells = "\n".join('"' + text.replace('"', '""') + '"' for text in TEXTS)
+    (data / "test.csv").write_text(f"text\n{cells}\n", encoding="utf-8", newline="")
+    return settings
+
+
+def read(path):
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def test_every_row_gets_a_category_in_order_whatever_its_text(ready):
+    table = predict(ready)
+    written = read(Run(ready.folder).path("predictions.csv"))
+    assert table["text"].tolist() == written["text"].tolist() == TEXTS
+    assert written.columns.tolist() == ["text", "category", "confidence", "p_обувь", "p_посуда"]
+    assert written[["p_обувь", "p_посуда"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    assert (written["confidence"] == written[["p_обувь", "p_посуда"]].max(axis=1)).all()
+    submission = read(Run(ready.folder).path("submission.csv"))
+    assert submission["category"].tolist() == table["category"].tolist()
+
+
+def test_chunks_change_nothing_but_the_order_of_work(ready, monkeypatch):
+    run = Run(ready.folder)
+    whole = predict(ready)
+    run.path("predictions.csv").unlink()
+    monkeypatch.setattr(prediction, "CHUNK", 4)
+    chunked = predict(ready)
+    assert chunked["text"].tolist() == TEXTS and chunked["category"].tolist() == whole["category"].tolist()
+    assert chunked["confidence"].to_numpy() == pytest.approx(whole["confidence"].to_numpy(), abs=0.01)
+    assert not [
+        path.name for path in run.folder.iterdir() if path.name.startswith("predictions-") or ".part" in path.name
+    ]
+
+
+def test_a_killed_prediction_goes_on_with_the_missing_chunks(ready, monkeypatch):
+    run = Run(ready.folder)
+    whole = predict(ready)
+    run.path("predictions.csv").unlink()
+    monkeypatch.setattr(prediction, "CHUNK", 4)
+    calls, call = [], Classifier.__call__
+
+    def killed_at_the_third_chunk(self, texts, bar=None):
+        calls.append(len(texts))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return call(self, texts, bar)
+
+    monkeypatch.setattr(Classifier, "__call__", killed_at_the_third_chunk)
+    with pytest.raises(KeyboardInterrupt):
+        predict(ready)
+    assert not run.path("predictions.csv").exists()
+    assert predict(ready)["category"].tolist() == whole["category"].tolist()
+    assert calls == [4, 4, 4, 4, 4, 2]  # two finished, one killed, the three that were missing
+
+
+def test_uncalibrated_confidence_is_said(ready, capsys):
+    predict(ready)
+    assert "not calibrated" in capsys.readouterr().out
+
+
+def test_the_bar_counts_every_text_once_and_no_text_is_no_row(ready):
+    with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier, tqdm() as bar:
+        assert classifier(TEXTS, bar).shape == (len(TEXTS), 2) and bar.n == len(TEXTS)
+        assert classifier([]).shape == (0, 2)
+
+
+def test_memory_does_not_grow_with_the_number_of_texts(tmp_path, monkeypatch):
+    """A stand-in for the model, so that what is measured is ours: chunks, tables and files."""
+    monkeypatch.setattr(prediction, "CHUNK", 500)
+
+    class Scripted:
+        labels = ["обувь", "посуда"]
+
+        def __call__(self, texts, bar):
+            return np.tile(np.float32([[0.75, 0.25]]), (len(texts), 1))
+
+    def peak(count):
+        texts = ["Ботинки малы"] * count
+        tracemalloc.start()
+        pieces = write_pieces(texts, Scripted(), tmp_path / str(count))
+        prediction.join(pieces, tmp_path / f"{count}.csv")
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(500)  # imports
+    assert peak(10_000) < 1.3 * peak(1_000)
+    assert len(read(tmp_path / "10000.csv")) == 10_000
