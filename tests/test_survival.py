@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import __main__, display
+from sirius_helpers import __main__, pictures
 from sirius_helpers import settings as settings_module
 from sirius_helpers.augmentation import augment
 from sirius_helpers.evaluation import evaluate
@@ -30,7 +31,8 @@ from sirius_helpers.training import train
 def faults():
     """What became of the faults: name -> (times done, problems)."""
     command = [sys.executable, "tests/soak.py", "--short"]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert lines, result.stderr
     return {line["fault"]: (line["times"], line["problems"]) for line in lines}
@@ -117,7 +119,7 @@ def go(settings, monkeypatch):
     """All stages in order; returns those that did work."""
     done, at_work = [], Run.stage
     monkeypatch.setattr(Run, "stage", lambda run, name, *rest: done.append(name) or at_work(run, name, *rest))
-    monkeypatch.setattr(display, "save_report", lambda folder, *_: (folder / "curves.png").touch())
+    monkeypatch.setattr(pictures, "save_report", lambda folder, *_: folder.mkdir(exist_ok=True))
     begin(settings)
     for stage in STAGES:
         stage(settings)
@@ -142,7 +144,8 @@ def prompt(name, user):
 
 
 READS = {"review": ["labels.jsonl"], "augment": ["labels.csv"], "split": ["labels.csv", "synthetic.jsonl"]}
-READS |= {"train": ["split.csv"], "evaluate": ["adapter", "split.csv", "history.csv"], "predict": ["adapter"]}
+READS |= {"train": ["split.csv"], "evaluate": ["adapter", "split.csv", "history.csv", "labels.csv"]}
+READS |= {"predict": ["adapter", "calibration.json"]}
 
 
 @pytest.mark.parametrize(
