@@ -195,15 +195,16 @@ def second_process(world: World, rng: random.Random, name: str) -> tuple[int, Pr
 
 def disk_full(world: World, rng: random.Random, name: str) -> tuple[int, Problems]:
     """A disk, or a size allowed for files, that runs out in the middle of a run; then there is room again."""
-    whole = sum(path.stat().st_size for path in world.whole.folder.rglob("*") if path.is_file())
-    disk = Disk(world.folder / f"{name}-disk", size=rng.randint(4_096, int(0.95 * whole)))
+    sizes = [path.stat().st_size for path in world.whole.folder.rglob("*") if path.is_file()]
+    share = rng.uniform(0.01, 0.95)
+    disk = Disk(world.folder / f"{name}-disk", size=int(share * sum(sizes)), limit=int(share * max(sizes)))
     with disk:
         life = world.life(name, checkpoints=disk.folder)
         return 1, refused(life, disk.before, "could not be written") or (disk.grow(), settled(life))[1]
 
 
 def disk_read_only(world: World, rng: random.Random, name: str) -> tuple[int, Problems]:
-    disk = Disk(world.folder / f"{name}-disk", size=64 << 20)
+    disk = Disk(world.folder / f"{name}-disk", size=64 << 20, limit=64 << 20)
     with disk:
         life = world.life(name, checkpoints=disk.folder)
         life.run(random_kill(world, rng, rng.choice(list(STAGES)), 0))
@@ -286,17 +287,17 @@ def refused(life: Life, before: Callable[[], None], message: str) -> Problems:
 
 
 class Disk:
-    """A small disk of its own where mounting is allowed; elsewhere a folder, and a limit set in the process."""
+    """A small disk of its own where mounting is allowed; elsewhere a folder, and a limit on the length of files."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, size: int, limit: int) -> None:
+        self.folder, self.size, self.limit = folder, size, limit
         self.before: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Disk:
         self.folder.mkdir()
         self.mounted = self._mount("-t", "tmpfs", "-o", f"size={self.size}", "tmpfs")
-        if not self.mounted:  # files shorter than the limit still fit, so it is a smaller one
-            self.before = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.size // 4,) * 2)
+        if not self.mounted:
+            self.before = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, self.limit))
         return self
 
     def __exit__(self, *_) -> None:
@@ -314,7 +315,8 @@ class Disk:
             self._mount("-o", f"remount,rw,size={64 << 20}")
 
     def _mount(self, *options: str) -> bool:
-        return subprocess.run(["mount", *options, self.folder], capture_output=True).returncode == 0
+        command = ["mount", *options, self.folder]
+        return bool(shutil.which("mount")) and subprocess.run(command, capture_output=True).returncode == 0
 
     def _forbid(self, event: str, arguments: tuple) -> None:
         if event == "open" and str(self.folder) in str(arguments[0]) and (arguments[2] or 0) & os.O_WRONLY:
