@@ -197,7 +197,8 @@ def _identity(settings: Settings, taxonomy: list[Category]) -> list:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
-    common = [settings.labeler_kind, vars(settings.labeler), [vars(category) for category in taxonomy]]
+    shown = [(category.label, category.description, category.examples) for category in taxonomy]
+    common = [settings.labeler_kind, vars(settings.labeler), shown]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]
     template = template_for("label", settings.labeler.chat, settings.prompts)

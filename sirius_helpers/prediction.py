@@ -31,15 +31,16 @@ def predict(settings: Settings) -> pd.DataFrame:
     source = settings.data / "test.csv"
     inputs = [run.need("adapter"), run.path("calibration.json"), source]
     mark = fingerprint("predict", [digest(path) for path in inputs])
+    work = run.path(f"predictions-{mark}")
     if not run.is_finished("predict", mark):
         with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
-            _predict(read_texts(source), run, mark, settings)
+            _predict(read_texts(source), run, work, settings)
+    shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
     columns = ["text", "category", "confidence"]  # the probabilities stay on disk
     return pd.read_csv(run.path("predictions.csv"), usecols=columns, keep_default_na=False)
 
 
-def _predict(texts: Sequence[str], run: Run, mark: str, settings: Settings) -> None:
-    work = run.path(f"predictions-{mark}")
+def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> None:
     for old in run.folder.glob("predictions-*"):
         if old != work:
             shutil.rmtree(old)
@@ -50,11 +51,11 @@ def _predict(texts: Sequence[str], run: Run, mark: str, settings: Settings) -> N
     join(pieces, run.path("predictions.csv"))
     columns = [pd.read_csv(piece, usecols=["category"])["category"] for piece in pieces]
     write_submission(run.path("submission.csv"), pd.concat(columns))
-    shutil.rmtree(work)
 
 
 def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> list[Path]:
     """A CSV for each chunk of texts, in order; those that are there are not made again."""
+    folder.mkdir(exist_ok=True)
     pieces = []
     with progress(len(texts), "predict") as bar:
         for start in range(0, len(texts), CHUNK):

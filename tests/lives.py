@@ -11,6 +11,7 @@ itself. A run notes its model calls and what became durable in a file beside its
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -43,7 +44,8 @@ from sirius_helpers.training import train
 
 STAGES = {f.__name__: f for f in (label, review, augment, split, train, evaluate, predict)}
 RESULTS = ("labels.jsonl", "labels.csv", "synthetic.jsonl", "rejected.jsonl", "split.csv", "adapter", "history.csv")
-RESULTS += ("metrics.json", "errors.csv", "report", "predictions.csv", "submission.csv")
+RESULTS += ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
+RESULTS += ("predictions.csv", "submission.csv")
 DONE, FAILED, REFUSED = 0, 1, 2  # exit codes; a killed process has -9
 TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}  # audit events
 
@@ -61,6 +63,7 @@ class World:
     """Data, models and settings under one folder, and a finished unbroken run named `whole`."""
 
     def __init__(self, folder: Path) -> None:
+        gc.freeze()  # or every fork's garbage collection goes through all imported modules
         self.folder = folder
         write_data(folder / "data")
         assert in_fork(lambda: save_models(folder), folder / "models.txt") == DONE
@@ -77,8 +80,8 @@ class Life:
 
     def __init__(self, world: World, name: str, *, copy: bool = False, checkpoints: Path | None = None, **changes):
         self.world, self.name = world, name
-        checkpoints = checkpoints or world.folder / "checkpoints"
-        self.settings = replace(world.settings, run=name, checkpoints=checkpoints, **changes)
+        checkpoints = checkpoints or world.folder / name
+        self.settings = replace(world.settings, run="run", checkpoints=checkpoints, **changes)
         self.folder = self.settings.folder
         self.log, self.notes = world.folder / f"{name}.txt", world.folder / f"{name}.notes"
         self.kills: Counter[str] = Counter()
@@ -127,7 +130,8 @@ class Life:
         found = [name for name in RESULTS if digest(self.folder / name) != digest(other / name)]
         mine, theirs = (Run(folder).memory["stages"] for folder in (self.folder, other))
         found += [f"run.json: {n}" for n in STAGES if mine.get(n, {}).get("files") != theirs[n]["files"]]
-        return found + [path.name for path in self.folder.glob("training-*")]
+        left = ("training-", "predictions-")
+        return found + [path.name for path in self.folder.iterdir() if path.name.startswith(left)]
 
     def calls(self, *stages: str) -> int:
         """Model calls of the latest process."""
@@ -261,7 +265,7 @@ def settings_on(folder: Path) -> Settings:
     values |= {"writer": ModelSpec(str(folder / "writer"), weights="bf16", chat=True)}
     values |= {"classifier": ModelSpec(str(folder / "classifier"))}
     values |= {"max_synthetic": 12, "max_attempts": 3, "max_new_tokens": 8, "min_chars": 1, "min_cyrillic": 0.0}
-    values |= {"min_length_ratio": 0.0, "max_length_ratio": 1000.0, "length_slack": 10_000, "judge_draws": 4}
+    values |= {"min_length_ratio": 0.0, "max_length_ratio": 1000.0, "length_slack": 10_000, "judge_draws": 2}
     values |= {"epochs": 6, "patience": 2, "batch_size": 8, "max_tokens": 64, "bootstrap": 50}
     values |= {"near_duplicate": 99.0, "tokens_per_batch": 400}
     return Settings(**values)

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 from lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fork, pipeline
@@ -43,14 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     results: dict[str, list[Problems]] = {}
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
-        for number, (fault, trial) in enumerate(trials(world, options.short)):
-            if time.monotonic() > end:
-                break
-            start = time.monotonic()
-            times, problems = trial(world, random.Random(f"{options.seed}:{number}"), f"trial-{number}")
-            results.setdefault(fault, []).extend([problems] * times)
-            line = {"fault": fault, "times": times, "seconds": round(time.monotonic() - start, 1), "problems": problems}
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+        _inherited.update(world=world, trials=list(trials(options.short)), seed=options.seed, end=end)
+        with get_context("fork").Pool(2) as pool:
+            for line in pool.imap(attempt, range(len(_inherited["trials"]))):
+                results.setdefault(line["fault"], []).extend([line["problems"]] * line["times"])
+                print(json.dumps(line, ensure_ascii=False), flush=True)
     print(f"\n{'fault':<58} tried  survived  lost")
     for fault, outcomes in results.items():
         lost = sum(map(bool, outcomes))
@@ -58,7 +56,21 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(map(any, results.values())))
 
 
-def trials(world: World, short: bool) -> Iterator[tuple[str, Callable]]:
+_inherited: dict = {}  # by the two workers, which are forks of this process
+
+
+def attempt(number: int) -> dict:
+    """One trial: fault, how many times it was done, seconds, problems."""
+    fault, trial = _inherited["trials"][number]
+    start = time.monotonic()
+    times, problems = 0, []
+    if start < _inherited["end"]:
+        rng = random.Random(f"{_inherited['seed']}:{number}")
+        times, problems = trial(_inherited["world"], rng, f"trial-{number}")
+    return {"fault": fault, "times": times, "seconds": round(time.monotonic() - start, 1), "problems": problems}
+
+
+def trials(short: bool) -> Iterator[tuple[str, Callable]]:
     """Name of the fault, and what does it: (world, rng, name of a life) -> times done, problems."""
     damages = damage_table()
     if short:
@@ -171,7 +183,7 @@ def second_process(world: World, rng: random.Random, name: str) -> tuple[int, Pr
     life.wait_for(f"{stage} begins", pid)
     while not list(life.folder.glob(locks.NAMES)):
         time.sleep(0.002)
-    log, notes = world.folder / "second.txt", world.folder / "second.notes"
+    log, notes = world.folder / f"{name}-second.txt", world.folder / f"{name}-second.notes"
     notes.touch()
     code = in_fork(lambda: pipeline(life.settings, notes, None), log)
     if code != REFUSED or f"is in use: process {pid} on" not in read(log):
