@@ -57,7 +57,10 @@ def out_of_fold(
     """
     categories = np.asarray(categories, dtype=object)
     rows = (categories[:, None] == np.asarray(labels, dtype=object)).astype(float)
-    splitter = StratifiedGroupKFold(min(folds, int(rows.sum(0).max())), shuffle=True, random_state=seed)
+    most = min(folds, int(rows.sum(0).max()), len(set(groups)))
+    if most < 2:
+        return rows
+    splitter = StratifiedGroupKFold(most, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a category has fewer rows than there are folds
         for learned, asked in splitter.split(vectors, categories, groups):
