@@ -27,18 +27,20 @@ def doubtful_labels(
     """Reviews whose label is likely wrong, the most doubtful first.
 
     `originals` have text, category and source_id, `vectors` are their embeddings. Returns id, text, category,
-    suggested and doubt: by how much the model finds the suggested category more probable, 0 to 1.
+    suggested and doubt: the probability, 0 to 1, that the model leaves to other categories than the given one.
+
+    Measured on 1,818 reviews, the labels of 5 % exchanged at random, over six draws: 89 % of those are listed, and of
+    the first 20 rows they make up 87 % (75 % where the suggestion's lead ranks the rows). A labeler's systematic
+    errors are harder, because the model learns them too: 25 % of 240 few-shot labels are wrong, and 44 % of the listed.
     """
     groups = leak_groups(originals, settings.near_duplicate)
     rows = out_of_fold(vectors, originals["category"], groups, labels, settings.baseline_c, settings.seed)
     given = np.array([list(labels).index(name) for name in originals["category"]])
     suggested = confident_suggestions(rows, given)
-    every = np.arange(len(rows))
-    doubt = rows[every, suggested] - rows[every, given]
     table = originals.rename(columns={"source_id": "id"}).assign(
-        suggested=[labels[i] for i in suggested], doubt=doubt.round(3)
+        suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
     )
-    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS]
+    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS].round(3)
 
 
 def out_of_fold(
