@@ -7,12 +7,10 @@ Knows embeddings and labels; the labels may come from anywhere.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .baseline import fit_linear
 from .settings import Settings
@@ -54,19 +52,28 @@ def out_of_fold(
 ) -> np.ndarray:
     """Probabilities, (rows, labels), of the linear baseline fitted on the other folds.
 
-    Folds are stratified and keep groups whole, so that no near-duplicate vouches for a label. Where no other fold
-    holds a row's category there is nothing to ask: its label gets probability 1.
+    Folds keep groups whole, so that no near-duplicate vouches for a label. Where no other fold holds a row's category
+    there is nothing to ask: its label gets probability 1.
     """
     categories = np.asarray(categories, dtype=object)
     rows = (categories[:, None] == np.asarray(labels, dtype=object)).astype(float)
-    splitter = StratifiedGroupKFold(min(folds, int(rows.sum(0).max())), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a category has fewer rows than there are folds
-        for learned, asked in splitter.split(vectors, categories, groups):
-            asked = asked[np.isin(categories[asked], categories[learned])]
-            if len(asked) and len(set(categories[learned])) > 1:
-                rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
+    fold = _folds(categories, groups, folds, seed)
+    for number in range(folds):
+        learned = fold != number
+        asked = ~learned & np.isin(categories, categories[learned])
+        if asked.any() and len(set(categories[learned])) > 1:
+            rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
     return rows
+
+
+def _folds(categories: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each row: the groups of a category, in random order, are dealt out in turn."""
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(categories[first][order].astype(str), kind="stable")]
+    fold = np.empty(len(names), dtype=int)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[member]
 
 
 def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
