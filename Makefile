@@ -1,5 +1,6 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
 # make test    lint and run every test
+# make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
 PYTHON  ?= python3
 VENV    := .venv
@@ -13,7 +14,7 @@ LABELS  ?=
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint soak bench clean
 
 run: $(READY)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
@@ -23,6 +24,9 @@ test: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+
+soak: $(READY)
+	@$(BIN)/python tests/soak.py
 
 BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))

@@ -1,9 +1,26 @@
+import errno
 import json
+import os
+import resource
+import shutil
+from contextlib import contextmanager
 
 import pytest
 
+from sirius_helpers import journal as journal_module
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal, fingerprint, read_records, write_atomically
+from sirius_helpers.journal import Journal, fingerprint, read_records, write_atomically, writing
+
+
+@contextmanager
+def no_file_longer_than(size):
+    """The system writes up to here and refuses the rest, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def numbers(journal):
@@ -45,6 +62,74 @@ def test_another_fingerprint_sets_the_file_aside_and_the_old_one_brings_it_back(
     assert numbers(Journal(path, "new")) == [2]
 
 
+@pytest.mark.parametrize("left", [b"", b'{"n": 2, "fing', '{"text": "ё'.encode()[:-1]])
+def test_a_file_without_a_whole_record_does_not_hide_the_old_one(tmp_path, left):
+    """Settings changed, the first batch was killed, settings changed back: the old records must be there."""
+    path = tmp_path / "a.jsonl"
+    Journal(path, "old").append([{"n": 1}])
+    Journal(path, "new")
+    path.write_bytes(left)
+    assert numbers(Journal(path, "old")) == [1]
+
+
+def test_cutting_an_unfinished_batch_leaves_the_other_bytes_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path, "f1")
+    journal.append([{"n": 1}, {"n": 2}])
+    whole = path.read_bytes()
+    journal.append([{"n": 3}, {"n": 4}])
+    path.write_bytes(path.read_bytes()[:-1])
+    Journal(path, "f1")
+    assert path.read_bytes() == whole
+
+
+def test_an_append_that_the_disk_stops_halfway_leaves_nothing_and_can_be_repeated(tmp_path):
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path, "f1")
+    journal.append([{"n": 1}])
+    whole = path.read_bytes()
+    with no_file_longer_than(len(whole) + 90), pytest.raises(UserError) as stopped:
+        journal.append([{"n": 2}, {"n": 3}, {"n": 4}])
+    for part in (str(path), "could not be written: File too large", "MiB free", "Free some space", "is kept"):
+        assert part in str(stopped.value)
+    assert path.read_bytes() == whole and numbers(journal) == [1]
+    journal.append([{"n": 2}])
+    assert numbers(Journal(path, "f1")) == [1, 2]
+
+
+def test_an_append_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "a.jsonl", "f1")
+    journal.append([{"n": 1}])
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(journal_module.os, "fsync", interrupt)
+        journal.append([{"n": 2}])
+    journal.append([{"n": 3}])
+    assert numbers(journal) == numbers(Journal(tmp_path / "a.jsonl", "f1")) == [1, 3]
+
+
+@pytest.mark.parametrize("change", [lambda p: p.write_bytes(p.read_bytes() * 2), lambda p: p.unlink()])
+def test_records_are_not_put_into_a_file_that_something_else_changed(tmp_path, change):
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path, "f1")
+    journal.append([{"n": 1}])
+    change(path)
+    with pytest.raises(UserError, match="was changed by something else"):
+        journal.append([{"n": 2}])
+
+
+def test_a_folder_that_went_away_is_told_in_one_line(tmp_path):
+    journal = Journal(tmp_path / "run" / "a.jsonl", "f1")
+    shutil.rmtree(tmp_path / "run")
+    for write in (lambda: journal.append([{"n": 1}]), lambda: write_atomically(tmp_path / "run" / "b", b"")):
+        with pytest.raises(UserError, match="No such file or directory .* Bring the folder back"):
+            write()
+    assert not (tmp_path / "run").exists()  # it may be the mount point of a drive
+
+
 def test_damage_in_the_middle_names_the_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"n": 1}\nnot json\n{"n": 3}\n')
@@ -67,3 +152,41 @@ def test_fingerprints_tell_settings_apart_and_ignore_key_order():
 def test_an_atomic_write_leaves_no_part_behind(tmp_path):
     write_atomically(tmp_path / "x.json", json.dumps({"a": 1}).encode())
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_an_atomic_write_that_the_disk_stops_keeps_the_old_content(tmp_path):
+    path = tmp_path / "x.csv"
+    write_atomically(path, b"old")
+    with no_file_longer_than(100), pytest.raises(UserError, match="File too large"):
+        write_atomically(path, b"new" * 100)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device .* Free some space"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only file system .* Make the folder writable"),
+        (OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)), "not connected .* Bring the folder back"),
+        (Exception("I/O error: No space left on device (os error 28)"), "No space left .* Free some space"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "No space left"),
+    ],
+    ids=repr,
+)
+def test_what_a_disk_refuses_is_one_line_however_a_library_says_it(tmp_path, error, said):
+    message = f"{tmp_path} could not be written: .*{said}.*run the stage again"
+    with pytest.raises(UserError, match=message), writing(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("error", [UserError("clear"), ValueError("ours"), RuntimeError("CUDA"), OSError("no number")])
+def test_other_errors_stay_what_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as raised, writing(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+def test_a_missing_file_that_was_to_be_read_is_no_trouble_of_the_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        (tmp_path / "none.csv").read_text()

@@ -1,8 +1,14 @@
+import errno
+import os
+import subprocess
+import sys
+
 import pytest
 
 from sirius_helpers import runs
 from sirius_helpers.errors import UserError
 from sirius_helpers.runs import MADE_BY, Run
+from sirius_helpers.settings import PROJECT
 
 
 def test_a_missing_file_names_the_stage_that_makes_it(tmp_path):
@@ -22,6 +28,54 @@ def test_a_stage_is_finished_only_with_its_fingerprint_and_its_files_unchanged(t
     assert not run.is_finished("split", "f1")
     run.path("split.csv").unlink()
     assert not run.is_finished("split", "f1")
+
+
+def test_a_file_is_handed_on_only_as_its_stage_left_it(tmp_path):
+    run = Run(tmp_path)
+    run.path("split.csv").write_text("by hand")
+    assert run.need("split.csv").exists()  # nothing is known of it
+    with pytest.raises(ZeroDivisionError), run.stage("split", "f1", ["split.csv"]):
+        raise ZeroDivisionError
+    with pytest.raises(UserError, match="split.csv is not what the stage 'split' writes .* Run the stage 'split'"):
+        run.need("split.csv")
+    with run.stage("split", "f1", ["split.csv"]):
+        run.path("split.csv").write_text("whole")
+    assert run.need("split.csv").exists()
+    with pytest.raises(ZeroDivisionError), run.stage("split", "f2", ["split.csv"]):
+        run.path("split.csv").write_text("half")
+        raise ZeroDivisionError
+    with pytest.raises(UserError, match="is not what the stage"):
+        run.need("split.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"stages": {"la', b"5", b"{}", b'{"stages": 5}', b"\xff\xfe"])
+def test_a_damaged_run_json_is_set_aside_and_says_so_once(tmp_path, capsys, content):
+    run = Run(tmp_path)
+    run.path("run.json").write_bytes(content)
+    assert run.memory == {"stages": {}} and not run.is_finished("split", "f1")
+    assert capsys.readouterr().out.count("run.json was damaged") == 1
+    assert run.path("run.json.damaged").read_bytes() == content
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_stage_is_not_recorded(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(UserError, match="No space left on device"), run.stage("train", "f1", []):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not run.is_finished("train", "f1")
+
+
+def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):
+    code = "import sys; from sirius_helpers.locks import held\nwith held(sys.argv[1]): print(flush=True); input()"
+    command = [sys.executable, "-c", code, settings.folder]
+    other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+    other.stdout.readline()
+    run = Run(settings.folder)
+    for work in (run.stage("split", "f1", []).__enter__, lambda: run.remember(seed=1), lambda: runs.begin(settings)):
+        with pytest.raises(UserError, match=f"is in use: process {other.pid}"):
+            work()
+    assert not run.is_finished("split", "f1") and not run.path("run.json").exists()  # reading stays allowed
+    other.communicate(b"\n")
+    runs.begin(settings)
 
 
 def test_a_stage_that_fails_is_not_recorded(tmp_path):

@@ -227,7 +227,8 @@ def test_a_killed_kernel_is_told_in_one_line(mine, monkeypatch, tmp_path, capsys
 def test_make_run_beside_a_run_at_work_is_refused_before_it_touches_the_notebook(mine, monkeypatch, capsys):
     monkeypatch.setattr(__main__, "settings_for", lambda *_, **__: mine)
     code = "import sys; from sirius_helpers.locks import held\nwith held(sys.argv[1]): print(flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", code, mine.folder], stdin=-1, stdout=-1, cwd=PROJECT)
+    command = [sys.executable, "-c", code, mine.folder]
+    other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
     other.stdout.readline()
     assert __main__.main([]) == 2
     assert f"is in use: process {other.pid} on" in capsys.readouterr().err
