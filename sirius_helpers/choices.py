@@ -41,6 +41,8 @@ class ClosedQuestion:
       some answer. Sums to one over the answers.
     - "sequence": that of the model's writing the answer and then `end`, among all it could write. Needs the
       whole vocabulary's logits at every inner node of the tree. Sums to less than one.
+    The first is the default: on Gemma-3-270M it takes less than half the time. Agreement with T-lite's labels is the
+    same (0.11); corrected by the prior, "sequence" gains more (0.27 against 0.32, 0.42 against 0.54 in another order).
 
     `prior_correction` divides by what texts without content get, and lets the answers sum to one: a weak model
     favours some answers whatever the text ("contextual calibration", Zhao et al. 2021, arXiv:2102.09690).

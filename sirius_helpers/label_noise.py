@@ -7,12 +7,10 @@ Knows embeddings and labels; the labels may come from anywhere.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .baseline import fit_linear
 from .settings import Settings
@@ -27,18 +25,20 @@ def doubtful_labels(
     """Reviews whose label is likely wrong, the most doubtful first.
 
     `originals` have text, category and source_id, `vectors` are their embeddings. Returns id, text, category,
-    suggested and doubt: by how much the model finds the suggested category more probable, 0 to 1.
+    suggested and doubt: the probability, 0 to 1, that the model leaves to other categories than the given one.
+
+    Measured on 1,818 reviews, the labels of 5 % exchanged at random, over six draws: 89 % of those are listed, and of
+    the first 20 rows they make up 87 % (75 % where the suggestion's lead ranks the rows). A labeler's systematic
+    errors are harder, because the model learns them too: 25 % of 240 few-shot labels are wrong, and 44 % of the listed.
     """
     groups = leak_groups(originals, settings.near_duplicate)
     rows = out_of_fold(vectors, originals["category"], groups, labels, settings.baseline_c, settings.seed)
     given = np.array([list(labels).index(name) for name in originals["category"]])
     suggested = confident_suggestions(rows, given)
-    every = np.arange(len(rows))
-    doubt = rows[every, suggested] - rows[every, given]
     table = originals.rename(columns={"source_id": "id"}).assign(
-        suggested=[labels[i] for i in suggested], doubt=doubt.round(3)
+        suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
     )
-    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS]
+    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS].round(3)
 
 
 def out_of_fold(
@@ -52,19 +52,28 @@ def out_of_fold(
 ) -> np.ndarray:
     """Probabilities, (rows, labels), of the linear baseline fitted on the other folds.
 
-    Folds are stratified and keep groups whole, so that no near-duplicate vouches for a label. Where no other fold
-    holds a row's category there is nothing to ask: its label gets probability 1.
+    Folds keep groups whole, so that no near-duplicate vouches for a label. Where no other fold holds a row's category
+    there is nothing to ask: its label gets probability 1.
     """
     categories = np.asarray(categories, dtype=object)
     rows = (categories[:, None] == np.asarray(labels, dtype=object)).astype(float)
-    splitter = StratifiedGroupKFold(min(folds, int(rows.sum(0).max())), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a category has fewer rows than there are folds
-        for learned, asked in splitter.split(vectors, categories, groups):
-            asked = asked[np.isin(categories[asked], categories[learned])]
-            if len(asked) and len(set(categories[learned])) > 1:
-                rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
+    fold = _folds(categories, groups, folds, seed)
+    for number in range(folds):
+        learned = fold != number
+        asked = ~learned & np.isin(categories, categories[learned])
+        if asked.any() and len(set(categories[learned])) > 1:
+            rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
     return rows
+
+
+def _folds(categories: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each row: the groups of a category, in random order, are dealt out in turn."""
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(categories[first][order].astype(str), kind="stable")]
+    fold = np.empty(len(names), dtype=int)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[member]
 
 
 def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:

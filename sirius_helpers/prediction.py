@@ -30,14 +30,13 @@ def predict(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     source = settings.data / "test.csv"
     inputs = [run.need("adapter"), run.path("calibration.json"), source]
-    mark = fingerprint("predict", [digest(path) for path in inputs])
+    mark = fingerprint("predict", [digest(path) for path in inputs], CHUNK)
     work = run.path(f"predictions-{mark}")
     if not run.is_finished("predict", mark):
         with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
             _predict(read_texts(source), run, work, settings)
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
-    columns = ["text", "category", "confidence"]  # the probabilities stay on disk
-    return pd.read_csv(run.path("predictions.csv"), usecols=columns, keep_default_na=False)
+    return _read(run.path("predictions.csv"), ["text", "category", "confidence"])  # the probabilities stay on disk
 
 
 def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> None:
@@ -49,8 +48,8 @@ def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> 
             print("predict: the confidence is not calibrated; the stage 'evaluate' calibrates it.")
         pieces = write_pieces(texts, classifier, work)
     join(pieces, run.path("predictions.csv"))
-    columns = [pd.read_csv(piece, usecols=["category"])["category"] for piece in pieces]
-    write_submission(run.path("submission.csv"), pd.concat(columns))
+    categories = pd.concat([_read(piece, ["category"]) for piece in pieces])
+    write_submission(run.path("submission.csv"), categories["category"])
 
 
 def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> list[Path]:
@@ -82,3 +81,8 @@ def join(pieces: Sequence[Path], target: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, target)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of predictions: texts and categories as they are, also where they look like numbers or like nothing."""
+    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype={"text": str, "category": str})

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sirius_helpers.label_noise import confident_suggestions, doubtful_labels, out_of_fold
+from sirius_helpers.label_noise import _folds, confident_suggestions, doubtful_labels, out_of_fold
 
 LABELS = ["обувь", "посуда", "одежда"]
 WORDS = ["сапоги", "тарелка", "платье"]
@@ -48,6 +48,23 @@ def test_a_near_duplicate_does_not_vouch_for_a_label(planted, settings):
     doubled = pd.concat([originals, copies.assign(source_id=copies["source_id"] + "-2")], ignore_index=True)
     found = doubtful_labels(doubled, np.vstack([vectors, vectors[copies.index]]), LABELS, settings)
     assert set(found["id"]) == {*wrong, *(f"{name}-2" for name in wrong)}
+
+
+def test_folds_keep_groups_whole_and_share_out_every_category():
+    categories = np.array(["a", "a"] * 10 + ["b"] * 10, dtype=object)
+    groups = np.array([n // 2 for n in range(20)] + list(range(10, 20)))
+    fold = _folds(categories, groups, 5, seed=0)
+    assert (fold[:20:2] == fold[1:20:2]).all()
+    assert [np.bincount(fold[categories == name], minlength=5).tolist() for name in "ab"] == [[4] * 5, [2] * 5]
+    assert _folds(categories, groups, 5, seed=0).tolist() == fold.tolist()
+    assert _folds(categories, groups, 5, seed=1).tolist() != fold.tolist()
+
+
+def test_fewer_groups_than_folds_and_a_single_category_are_no_error():
+    vectors = np.eye(3, dtype=np.float32)
+    assert out_of_fold(vectors, ["a"] * 3, np.zeros(3), ["a", "b"], c=1.0, seed=0).tolist() == [[1, 0]] * 3
+    rows = out_of_fold(vectors, ["a", "a", "b"], np.arange(3), ["a", "b"], c=1.0, seed=0)
+    assert rows[2].tolist() == [0, 1] and rows.sum(1) == pytest.approx(1)
 
 
 def test_a_category_without_other_rows_is_not_doubted(settings):

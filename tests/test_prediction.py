@@ -79,6 +79,16 @@ def test_a_killed_prediction_goes_on_with_the_missing_chunks(ready, monkeypatch)
     assert calls == [4, 4, 4, 4, 4, 2]  # two finished, one killed, the three that were missing
 
 
+def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(ready, data):
+    adapter = Run(ready.folder).path("adapter")
+    save(new_model(ready, 2), load_tokenizer(ready.classifier), adapter, ready, ["NA", "007"])
+    (data / "test.csv").write_text("text\n01\nnull\n", encoding="utf-8")
+    table = predict(ready)
+    assert table["text"].tolist() == ["01", "null"] and set(table["category"]) <= {"NA", "007"}
+    lines = Run(ready.folder).path("submission.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["category", *table["category"]]
+
+
 def test_uncalibrated_confidence_is_said(ready, capsys):
     predict(ready)
     assert "not calibrated" in capsys.readouterr().out
