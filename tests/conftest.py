@@ -1,5 +1,6 @@
 """Shared by all tests: no network, a run folder of one's own, settings on tiny models."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -7,6 +8,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 from sirius_helpers.settings import settings_for
+
+
+def pytest_collection_finish(session):
+    """Every release of a model collects garbage; the libraries imported by now are none (half of the time saved)."""
+    gc.freeze()
 
 
 @pytest.fixture
