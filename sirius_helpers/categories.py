@@ -35,6 +35,8 @@ class Category:
 
 def read_categories(folder: Path) -> list[Category]:
     """The taxonomy of a data folder, in the file's order."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; correct DATA.")
     toml, txt = folder / "categories.toml", folder / "categories.txt"
     if toml.exists():
         return _checked(_read_toml(toml), toml)

@@ -56,6 +56,11 @@ def train(settings: Settings) -> pd.DataFrame:
     with run.stage("train", mark, ["adapter", "history.csv"]):
         table = read_split(run)
         rows = table[table["part"] == TRAIN]
+        if rows["category"].nunique() < 2:
+            raise UserError(
+                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category; there is nothing to "
+                "learn. Look at the labels, correct some in corrections.csv, or add reviews to train.csv."
+            )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
         history = _fit(table, labels, linear, settings, run, work)

@@ -55,7 +55,7 @@ def test_unknown_category_in_imported_labels_names_file_and_row(settings, data):
     ("arguments", "message"),
     [
         (["--profile", "gpu"], "Error: PROFILE='gpu' is not one of: auto, t4, cpu."),
-        (["--data", "no/such/folder"], "has neither categories.toml nor categories.txt"),
+        (["--data", "no/such/folder"], "there is no folder"),
         (["--run", "a/b"], "is not a plain folder name"),
     ],
 )

@@ -139,3 +139,10 @@ def test_the_head_starts_at_the_linear_solution():
 def test_unknown_adapter_layers_are_named(ready):
     with pytest.raises(UserError, match=r"lora_targets \['q_proj'\] are not layers"):
         train(Settings(**{**vars(ready), "lora_targets": ("q_proj",)}))
+
+
+def test_one_category_only_is_a_clear_error(ready):
+    path = Run(ready.folder).path("split.csv")
+    path.write_text(path.read_text(encoding="utf-8").replace("посуда", "обувь"), encoding="utf-8")
+    with pytest.raises(UserError, match="all 36 training rows of .*split.csv have the same category"):
+        train(ready)
