@@ -3,8 +3,10 @@ from collections import Counter
 import pytest
 import torch
 from tiny_models import tiny_qwen2
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from sirius_helpers.generation import Sampler, SeededGumbel
+from sirius_helpers import generation
+from sirius_helpers.generation import Sampler, SeededTopP
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,33 @@ def test_a_row_depends_on_its_own_seed_and_not_on_its_neighbours(qwen):
     assert sampler(qwen)(prompts[:1], [9])[0] != together[0]
 
 
-def test_gumbel_noise_samples_the_distribution_and_never_what_top_p_left_out():
-    logits = torch.tensor([[1.0, 0.0, -1.0, float("-inf")]])
-    draws = [int(SeededGumbel([seed])(None, logits.clone()).argmax()) for seed in range(4000)]
-    shares = [Counter(draws)[i] / 4000 for i in range(4)]
-    assert shares == pytest.approx(torch.softmax(logits[0], 0).tolist(), abs=0.03)
+def drawn(logits, seeds, temperature=1.0, top_p=1.0):
+    """The tokens that seeded sampling takes, one a row."""
+    scores = SeededTopP(temperature, top_p, seeds)(None, logits)
+    assert (scores.isfinite().sum(-1) == 1).all()
+    return scores.argmax(-1).tolist()
+
+
+def test_draws_follow_temperature_and_never_take_an_impossible_token():
+    logits = torch.tensor([1.0, 0.0, -1.0, float("-inf")])
+    counts = Counter(drawn(logits.repeat(4000, 1), range(4000), temperature=0.7))
+    shares = [counts[i] / 4000 for i in range(4)]
+    assert shares == pytest.approx(torch.softmax(logits / 0.7, 0).tolist(), abs=0.03)
     assert shares[3] == 0
+
+
+@pytest.mark.parametrize("likeliest", [2, 1024])
+@pytest.mark.parametrize(("top_p", "temperature"), [(0.05, 1.0), (0.5, 0.6), (0.9, 0.8), (1.0, 1.5)])
+def test_only_the_nucleus_is_drawn_from_however_many_tokens_are_looked_at_first(
+    monkeypatch, top_p, temperature, likeliest
+):
+    monkeypatch.setattr(generation, "LIKELIEST", likeliest)
+    logits = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
+    warped = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits[None]))[0]
+    counts = Counter(drawn(logits.repeat(3000, 1), range(3000), temperature, top_p))
+    expected = torch.softmax(warped, 0)
+    assert all(expected[token] > 0 for token in counts)
+    assert [counts[i] / 3000 for i in range(40)] == pytest.approx(expected.tolist(), abs=0.035)
 
 
 def test_text_ends_before_the_stop_string(qwen):
