@@ -12,8 +12,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from common import bench_settings, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
 
 from sirius_helpers.candidates import Writer, fill
 from sirius_helpers.filters import bare, first_reason
@@ -31,7 +30,7 @@ def main() -> None:
     with causal_lm(spec, settings.device) as (model, tokenizer), tempfile.TemporaryDirectory() as folder:
         writer = Writer(model, tokenizer, settings)
         prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
-        end = tokenizer.eos_token_id if spec.chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        generate = ReferenceWay(model, tokenizer, spec.chat)
         known = [bare(text) for text in reviews]
         accepted = attempts = 0
 
@@ -47,17 +46,9 @@ def main() -> None:
                 (candidate,) = writer.write([writer.prompt_ids(text)], [random.getrandbits(63)])
                 if first_reason(candidate, text, known, settings):
                     continue
-                inputs = tokenizer(prefix + candidate + tail, add_special_tokens=False, return_tensors="pt")
                 for _ in range(settings.judge_draws):
-                    with torch.inference_mode():
-                        model.generate(
-                            **inputs.to(model.device),
-                            do_sample=True,
-                            temperature=settings.judge_temperature,
-                            max_new_tokens=10,
-                            eos_token_id=end,
-                            pad_token_id=tokenizer.pad_token_id,
-                        )
+                    options = {"temperature": settings.judge_temperature, "max_new_tokens": 10}
+                    generate(prefix + candidate + tail, do_sample=True, **options)
 
         reference(reviews[:1])  # warm-up
         rounds = []

@@ -4,8 +4,7 @@ forward a batch with two seeded draws, on the same model and texts.
 
 from __future__ import annotations
 
-import torch
-from common import bench_settings, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
 
 from sirius_helpers.judging import judge_question, p_yes, verdicts
 from sirius_helpers.loaders import causal_lm
@@ -19,7 +18,7 @@ def main() -> None:
     spec, texts = settings.writer, sample_reviews(TEXTS)
     with causal_lm(spec, settings.device) as (model, tokenizer):
         prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
-        end = tokenizer.eos_token_id if spec.chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        generate = ReferenceWay(model, tokenizer, spec.chat)
 
         def ours() -> list[bool]:
             question = judge_question(model, tokenizer, settings)  # the prefix is encoded anew
@@ -28,17 +27,9 @@ def main() -> None:
 
         def reference(part: list[str]) -> None:
             for text in part:
-                inputs = tokenizer(prefix + text + tail, add_special_tokens=False, return_tensors="pt")
                 for _ in range(settings.judge_draws):
-                    with torch.inference_mode():
-                        model.generate(
-                            **inputs.to(model.device),
-                            do_sample=True,
-                            temperature=settings.judge_temperature,
-                            max_new_tokens=10,
-                            eos_token_id=end,
-                            pad_token_id=tokenizer.pad_token_id,
-                        )
+                    options = {"temperature": settings.judge_temperature, "max_new_tokens": 10}
+                    generate(prefix + text + tail, do_sample=True, **options)
 
         reference(texts[:1]), ours()  # warm-up
         rounds = []

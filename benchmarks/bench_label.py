@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from common import bench_settings, forward_flops, matmul_rate, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, seconds
 
 from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.labeling import label_question, label_variables
@@ -26,7 +25,7 @@ def main() -> None:
     with causal_lm(spec, settings.device) as (model, tokenizer):
         template = template_for("label", spec.chat, {})
         prefix, tail = split_prompt(template, tokenizer, spec.chat, **label_variables(taxonomy))
-        end = tokenizer.eos_token_id if spec.chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        generate = ReferenceWay(model, tokenizer, spec.chat)
 
         def ours() -> None:
             question = label_question(model, tokenizer, taxonomy, settings)  # prefix encoded anew
@@ -34,16 +33,7 @@ def main() -> None:
 
         def reference(part: list[str]) -> None:
             for text in part:
-                inputs = tokenizer(prefix + text + tail, add_special_tokens=False, return_tensors="pt")
-                with torch.inference_mode():
-                    out = model.generate(
-                        **inputs.to(model.device),
-                        do_sample=False,
-                        max_new_tokens=20,
-                        eos_token_id=end,
-                        pad_token_id=tokenizer.pad_token_id,
-                    )
-                answers.append(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+                answers.append(generate(prefix + text + tail, do_sample=False, max_new_tokens=20))
 
         rows: list = []
         answers: list[str] = []

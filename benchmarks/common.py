@@ -53,6 +53,22 @@ def forward_flops(model, tokens: int, pairs: int) -> float:
     return 2 * matrices * tokens + 4 * width * config.num_hidden_layers * pairs
 
 
+class ReferenceWay:
+    """One prompt at a time through `generate`, with the whole prompt read anew at each call."""
+
+    def __init__(self, model, tokenizer, chat: bool) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        # A chat model ends its answer itself; a base model's answer ends with the line.
+        self.end = tokenizer.eos_token_id if chat else tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+
+    @torch.inference_mode()
+    def __call__(self, prompt: str, **options) -> str:
+        inputs = self.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self.model.device)
+        ends = {"eos_token_id": self.end, "pad_token_id": self.tokenizer.pad_token_id}
+        out = self.model.generate(**inputs, **ends, **options)
+        return self.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
 def report(name: str, rounds: list[tuple[float, float]], unit: str) -> None:
     """The closing line; `rounds` hold (ours, reference), both in seconds for one `unit`."""
     ours, reference = (median(column) for column in zip(*rounds, strict=True))
