@@ -49,10 +49,15 @@ def evaluate(settings: Settings) -> dict:
 
 
 def _evaluate(settings: Settings, run: Run) -> None:
-    labels = labels_of(read_categories(settings.data))
+    taxonomy, path = read_categories(settings.data), settings.data / "human_labels.csv"
+    labels = labels_of(taxonomy)
+    human = read_labelled(path, taxonomy) if path.exists() else None
     table = read_split(run)
     leaked = leaked_rows(table, settings.near_duplicate)
-    rows = _rows(table.assign(leaked=leaked["either"]), settings)
+    rows = table[~table["synthetic"] | (table["part"] == TEST)].assign(leaked=leaked["either"])
+    if human is not None:  # a part of its own
+        fresh = human_rows(table, read_table(path, ["text"]), human)
+        rows = pd.concat([rows, fresh.assign(part=HUMAN, synthetic=False, leaked=False)], ignore_index=True)
     vectors = frozen_embeddings(rows["text"].tolist(), settings)
     originals = (rows["part"].isin(PARTS) & ~rows["synthetic"]).to_numpy()
     doubtful = doubtful_labels(rows[originals], vectors[originals], labels, settings)
@@ -67,24 +72,15 @@ def _evaluate(settings: Settings, run: Run) -> None:
         "doubtful_labels": len(doubtful),
         **_metrics(scored, fitted, labels, settings),
     }
-    if (settings.data / "human_labels.csv").exists():
-        metrics["labels_against_human"] = _labels_against_human(settings, run)
+    if human is not None:
+        given = read_table(run.need("labels.csv"), ["text", "category"])
+        metrics["labels_against_human"] = _labels_against_human(given, human)
     shown = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
     write_csv(run.path("errors.csv"), worst_errors(shown))
     write_csv(run.path("doubtful_labels.csv"), doubtful)
     pictures.save_report(run.path("report"), shown, labels, history, metrics["scores"][ORIGINAL])
     write_atomically(run.path("metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=2).encode())
     write_atomically(run.path("model_card.md"), model_card(settings, run, metrics).encode())
-
-
-def _rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Originals of every part, all held-out rows, and human-labelled ones as a part of their own."""
-    frames = [table[~table["synthetic"] | (table["part"] == TEST)]]
-    path = settings.data / "human_labels.csv"
-    if path.exists():
-        human = human_rows(table, read_table(path, ["text"]), read_labelled(path, read_categories(settings.data)))
-        frames.append(human.assign(part=HUMAN, synthetic=False, leaked=False))
-    return pd.concat(frames, ignore_index=True)
 
 
 def _predicted(
@@ -172,9 +168,7 @@ def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     return wrong[["text", "category", "predicted", "confidence"]]
 
 
-def _labels_against_human(settings: Settings, run: Run) -> dict:
-    human = read_labelled(settings.data / "human_labels.csv", read_categories(settings.data))
-    labels = read_table(run.need("labels.csv"), ["text", "category"])
+def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> dict:
     known = labels[labels["text"].map(normalised).isin(human)]
     right = [human[normalised(row.text)] == row.category for row in known.itertuples()]
     return {"rows": len(right), "accuracy": float(np.mean(right)) if right else None}

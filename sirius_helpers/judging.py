@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from .choices import ClosedQuestion
-from .prompts import split_prompt, template_for
+from .questions import closed_question
 from .reviews import read_table
 from .settings import PROJECT, Settings
 
@@ -29,19 +29,7 @@ CHANCE = 0.05  # a judge whose hits a coin explains with at least this probabili
 
 def judge_question(model, tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
-    chat = settings.writer.chat
-    prefix, tail = split_prompt(template_for("judge", chat, settings.prompts), tokenizer, chat)
-    answers = ["да", "нет"] if chat else [" да", " нет"]
-    return ClosedQuestion(
-        model,
-        tokenizer,
-        prefix,
-        tail,
-        answers,
-        end=tokenizer.eos_token if chat else "\n",
-        prior_correction=settings.prior_correction,
-        token_budget=settings.tokens_per_batch,
-    )
+    return closed_question("judge", settings.writer, ["да", "нет"], model, tokenizer, settings)
 
 
 def p_yes(question: ClosedQuestion, texts: Sequence[str], settings: Settings) -> np.ndarray:

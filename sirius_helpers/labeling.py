@@ -23,7 +23,8 @@ from .encoding import embed
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .loaders import causal_lm, encoder, loaded_revision
-from .prompts import split_prompt, template_for
+from .prompts import template_for
+from .questions import closed_question
 from .reviews import normalised, read_labelled, read_reviews, read_table, write_csv
 from .runs import Run, digest
 from .settings import Settings
@@ -91,20 +92,8 @@ def llm_labels(
 
 def label_question(model, tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0) -> ClosedQuestion:
     """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
-    chat, labels = settings.labeler.chat, labels_of(taxonomy)
-    template = template_for("label", chat, settings.prompts)
-    listed = taxonomy[turn:] + taxonomy[:turn]
-    prefix, tail = split_prompt(template, tokenizer, chat, **label_variables(listed))
-    return ClosedQuestion(
-        model,
-        tokenizer,
-        prefix,
-        tail,
-        answers=labels if chat else [f" {name}" for name in labels],
-        end=tokenizer.eos_token if chat else "\n",
-        prior_correction=settings.prior_correction,
-        token_budget=settings.tokens_per_batch,
-    )
+    values = label_variables(taxonomy[turn:] + taxonomy[:turn])
+    return closed_question("label", settings.labeler, labels_of(taxonomy), model, tokenizer, settings, **values)
 
 
 def few_shot_labels(

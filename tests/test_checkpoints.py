@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from tiny_models import tiny_roberta
 
 from sirius_helpers import training
 from sirius_helpers.checkpoints import STATE, last_whole_checkpoint
@@ -43,14 +42,6 @@ def test_a_checkpoint_without_its_best_one_counts_for_nothing(tmp_path):
     checkpoint(tmp_path, 4, best=2)
     assert last_whole_checkpoint(tmp_path) is None
     assert last_whole_checkpoint(tmp_path / "never made") is None
-
-
-@pytest.fixture(scope="module")
-def roberta(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("roberta")
-    for part in tiny_roberta():
-        part.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import labeling
+from sirius_helpers import labeling, questions
 from sirius_helpers.categories import read_categories
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
@@ -47,7 +47,7 @@ def llm(settings, monkeypatch):
     """Settings with an LLM labeler whose model is scripted."""
     FakeQuestion.asked, FakeQuestion.dies_after = [], None
     model = type("Model", (), {"config": object()})()
-    monkeypatch.setattr(labeling, "ClosedQuestion", FakeQuestion)
+    monkeypatch.setattr(questions, "ClosedQuestion", FakeQuestion)
     monkeypatch.setattr(labeling, "causal_lm", lambda *_: contextlib.nullcontext((model, FakeTokenizer())))
     return change(settings, labeler=ModelSpec("fake", chat=True), labeler_kind="llm")
 
@@ -120,7 +120,7 @@ class BiasedQuestion(FakeQuestion):
 
 
 def test_averaging_over_orders_takes_out_a_love_for_the_first_place(llm, monkeypatch):
-    monkeypatch.setattr(labeling, "ClosedQuestion", BiasedQuestion)
+    monkeypatch.setattr(questions, "ClosedQuestion", BiasedQuestion)
     assert label(llm)["probabilities"][0] == {"обувь": 0.9, "посуда": 0.1}
     averaged = label(change(llm, category_orders=2))
     assert averaged["probabilities"][0] == {"обувь": 0.5, "посуда": 0.5}

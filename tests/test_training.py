@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_roberta
 
 from sirius_helpers import training
 from sirius_helpers.baseline import Linear, fit_linear
@@ -14,16 +13,6 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.runs import Run
 from sirius_helpers.settings import ModelSpec, Settings
 from sirius_helpers.training import best_epoch, class_weights, train
-
-
-@pytest.fixture(scope="module")
-def roberta(tmp_path_factory):
-    """A random RoBERTa of the t4 profile's architecture, as a local folder."""
-    folder = tmp_path_factory.mktemp("roberta")
-    model, tokenizer = tiny_roberta()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,34 @@
+"""A named prompt and its allowed answers as a closed question: what labels and verdicts share.
+
+Knows prompts and how chat and base models end an answer; not what the answers mean.
+
+    question = closed_question("judge", settings.writer, ["да", "нет"], model, tokenizer, settings)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .choices import ClosedQuestion
+from .prompts import split_prompt, template_for
+from .settings import ModelSpec, Settings
+
+
+def closed_question(
+    name: str, spec: ModelSpec, answers: Sequence[str], model, tokenizer, settings: Settings, **values: str
+) -> ClosedQuestion:
+    """The prompt in force under that name, filled with `values`, and the answers, each ended as `spec` ends it.
+
+    A base model goes on behind the prompt's colon with a blank and ends its answer with the line.
+    """
+    prefix, tail = split_prompt(template_for(name, spec.chat, settings.prompts), tokenizer, spec.chat, **values)
+    return ClosedQuestion(
+        model,
+        tokenizer,
+        prefix,
+        tail,
+        answers=answers if spec.chat else [f" {answer}" for answer in answers],
+        end=tokenizer.eos_token if spec.chat else "\n",
+        prior_correction=settings.prior_correction,
+        token_budget=settings.tokens_per_batch,
+    )
