@@ -1,5 +1,5 @@
 """Synthetic reviews: the reference's way (one candidate at a time, the judge by two sampled `generate` calls of up to
-10 tokens) against batches, on the same model, originals and rule of acceptance.
+10 tokens) against batches with a shared prefix, on the same model, originals and rule of acceptance.
 
 Both ways draw their candidates from the same distribution, so an attempt is accepted equally often; that share is
 taken from our way's larger sample, and both times are for one accepted review.
@@ -43,7 +43,9 @@ def main() -> None:
 
         def reference(part: list[str]) -> None:
             for text in part:
-                (candidate,) = writer.write([writer.prompt_ids(text)], [random.getrandbits(63)])
+                shared, rest = writer.prompt(text)
+                whole = (0, [*writer.tokens.prefix_ids[:shared], *rest])  # nothing is shared with other prompts
+                (candidate,) = writer.write([whole], [random.getrandbits(63)])
                 if first_reason(candidate, text, known, settings):
                     continue
                 for _ in range(settings.judge_draws):

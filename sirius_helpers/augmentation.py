@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pandas as pd
 
 from .candidates import BY_HAND, COLUMNS, Writer, fill
+from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import CONTROL, read_control
+from .labeling import labeler_identity, second_look
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for
@@ -52,9 +55,12 @@ def augment(settings: Settings) -> pd.DataFrame:
                 journal.replace(current)
         _drop_refused(kept, refused)
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
-            with causal_lm(settings.writer, settings.device) as (model, tokenizer):
+            with (
+                causal_lm(settings.writer, settings.device) as (model, tokenizer),
+                _second_look(settings) as categories,
+            ):
                 facts["revision"] = loaded_revision(model)
-                writer = Writer(model, tokenizer, settings)
+                writer = Writer(model, tokenizer, settings, categories)
                 if not judged.records:
                     control = read_control()
                     judged.append(control.assign(p_yes=writer.p_yes(control["text"])).to_dict("records"))
@@ -120,6 +126,7 @@ def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attem
 def _identity(settings: Settings) -> list:
     """Everything a synthetic review depends on beside its original."""
     chat = settings.writer.chat
+    check = [labeler_identity(settings, read_categories(settings.data))] if settings.category_check else []
     return [
         vars(settings.writer),
         vars(template_for("paraphrase", chat, settings.prompts)),
@@ -128,7 +135,13 @@ def _identity(settings: Settings) -> list:
         [_judge_identity(settings), settings.judge_draws],
         [settings.min_chars, settings.min_length_ratio, settings.max_length_ratio, settings.length_slack],
         [settings.min_cyrillic, settings.max_repeated, settings.leak_words, settings.max_copy_similarity],
+        *check,
     ]
+
+
+def _second_look(settings: Settings):
+    """Who is asked whether a text still has its original's category; nobody where the settings don't want it."""
+    return second_look(settings, read_categories(settings.data)) if settings.category_check else nullcontext()
 
 
 def _judge_identity(settings: Settings) -> list:

@@ -9,7 +9,7 @@ Knows the model in its two roles and what it is asked to make; the stage around 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
 from .judging import judge_question, one_line, p_yes, verdicts
+from .prompt_tokens import PromptTokens
 from .prompts import split_prompt, template_for
 from .quotas import Wanted
 from .settings import Settings
@@ -27,16 +28,19 @@ ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters
 
 
 class Writer:
-    """The model in its two roles: it writes candidates and judges them."""
+    """The model in its two roles: it writes candidates and judges them; and who is asked for their categories."""
 
-    def __init__(self, model, tokenizer, settings: Settings) -> None:
+    def __init__(
+        self, model, tokenizer, settings: Settings, categories: Callable[[Sequence[str]], list[str]] | None = None
+    ) -> None:
         chat = settings.writer.chat
-        self.settings, self.tokenizer = settings, tokenizer
+        self.settings, self.categories = settings, categories
         template = template_for("paraphrase", chat, settings.prompts)
-        self.prefix, self.tail = split_prompt(template, tokenizer, chat)
+        self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
         self.sampler = Sampler(
             model,
             tokenizer,
+            self.tokens.prefix_ids,
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_new_tokens=settings.max_new_tokens,
@@ -45,19 +49,11 @@ class Writer:
         self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
         self.judge = judge_question(model, tokenizer, settings)
 
-    def prompt_ids(self, original: str) -> list[int]:
-        """Token ids of the paraphrase prompt; markers inside the review stay plain text."""
-        parts = [
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=data)["input_ids"]
-            for text, data in (
-                (self.prefix, False),
-                (one_line(original)[: self.settings.max_review_chars], True),
-                (self.tail, False),
-            )
-        ]
-        return [token for part in parts for token in part]
+    def prompt(self, original: str) -> tuple[int, list[int]]:
+        """The paraphrase prompt: how many tokens of the fixed part it begins with, and its other tokens."""
+        return self.tokens.with_text(one_line(original)[: self.settings.max_review_chars])
 
-    def write(self, prompts: list[list[int]], seeds: list[int]) -> list[str]:
+    def write(self, prompts: list[tuple[int, list[int]]], seeds: list[int]) -> list[str]:
         return [cleaned(text) for text in self.sampler(prompts, seeds)]
 
     def p_yes(self, texts: Sequence[str]) -> np.ndarray:
@@ -78,7 +74,7 @@ def fill(
     batch with a missing attempt is made again as a whole, and only what is missing is recorded.
     """
     batcher = Batcher(settings.tokens_per_batch)
-    prompts = {item.source_id: writer.prompt_ids(item.original) for item in wanted}
+    prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
     # What a candidate must not repeat: any review, any text kept or rejected by hand before, any line of the prompt.
     before = [r["text"] for r in kept.records + refused.records if r.get("reason") in (None, BY_HAND)]
     known = [bare(text) for text in originals + before + writer.lines]
@@ -89,7 +85,7 @@ def fill(
             done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
             tried = set(done.items()) | {((r["source_id"], r["copy"]), r["attempt"]) for r in refused.records}
             todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
-            lengths = [len(prompts[item.source_id]) + settings.max_new_tokens for item in todo]
+            lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
             def work(batch: list[int], todo=todo, tried=tried, attempt=attempt) -> None:
                 items = [todo[i] for i in batch]
@@ -110,7 +106,7 @@ def fill(
 def _attempt(
     items: list[Wanted],
     attempt: int,
-    prompts: dict[str, list[int]],
+    prompts: dict[str, tuple[int, list[int]]],
     writer: Writer,
     known: list[str],
     prompt: frozenset[str],
@@ -136,9 +132,13 @@ def _attempt(
                 "reason": reason,
             }
         )
-    to_judge = [i for i, record in enumerate(records) if record["reason"] is None]
-    if to_judge:
-        for i, p in zip(to_judge, writer.p_yes([texts[i] for i in to_judge]), strict=True):
-            yes = verdicts(float(p), settings.judge_draws, names[i])
-            records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
+    open_ = [i for i, record in enumerate(records) if record["reason"] is None]
+    for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
+        yes = verdicts(float(p), settings.judge_draws, names[i])
+        records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
+    passed = [i for i in open_ if records[i]["reason"] == ACCEPTED]
+    if writer.categories and passed:
+        for i, category in zip(passed, writer.categories([texts[i] for i in passed]), strict=True):
+            if category != records[i]["category"]:
+                records[i]["reason"] = "category"
     return records

@@ -1,6 +1,6 @@
-"""Prompts and answers as tokens, for closed questions: what a batch of them looks like before a model sees it.
+"""A closed question as tokens: what a batch of prompts with all their answers looks like before a model sees it.
 
-Knows tokenizers; no model.
+Knows no model.
 
     prompt = PromptTokens(tokenizer, "<bos>Отзыв: ", "\\nТовар:")
     tree = AnswerTree(answers, [tuple(encode(tokenizer, answer)) for answer in answers], constrained=True)
@@ -15,32 +15,6 @@ from itertools import compress
 import torch
 
 from .errors import UserError
-
-
-class PromptTokens:
-    """Prompts as tokens. Only the piece around the text, from the last special token of the prefix to the
-    first one of the tail, is tokenised for each: special tokens keep their neighbours apart."""
-
-    def __init__(self, tokenizer, prefix: str, tail: str) -> None:
-        if not prefix:
-            raise UserError("the prefix of a closed question is empty; put the fixed part of the prompt there.")
-        start = max((stop for _, stop in _special_places(tokenizer, prefix)), default=0)
-        stop = min((start for start, _ in _special_places(tokenizer, tail)), default=len(tail))
-        self.tokenizer, self.before, self.behind = tokenizer, prefix[start:], tail[:stop]
-        self.first_ids, self.last_ids = encode(tokenizer, prefix[:start]), encode(tokenizer, tail[stop:])
-        self.prefix_ids = encode(tokenizer, prefix)
-        for probe in ("а 1.\nA ", " а"):
-            shared, rest = self.with_text(probe)
-            if self.prefix_ids[:shared] + rest != encode(tokenizer, prefix + probe + tail):
-                raise UserError(f"{type(tokenizer).__name__} joins text across special tokens: not supported here.")
-
-    def with_text(self, text: str) -> tuple[int, list[int]]:
-        """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
-        piece = encode(self.tokenizer, self.before + text + self.behind, split_special_tokens=True)
-        ids = [*self.first_ids, *piece, *self.last_ids]
-        same = [a == b for a, b in zip(self.prefix_ids, ids[:-1], strict=False)]
-        shared = [*same, False].index(False)
-        return shared, ids[shared:]
 
 
 class AnswerTree:
@@ -93,15 +67,3 @@ def lay_out(prompts: list[tuple[int, list[int]]], tree: AnswerTree, prefix: int)
         visible[row, root + 1 : size, prefix + root + 1 : prefix + size] = tree.visible
         scored.append(row * width + root + tree.scored)
     return ids, positions, visible, torch.stack(scored)
-
-
-def encode(tokenizer, text: str, **options) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, **options)["input_ids"]
-
-
-def _special_places(tokenizer, text: str) -> list[tuple[int, int]]:
-    """Where special tokens begin and end in a text."""
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    places = zip(found["input_ids"], found["offset_mapping"], strict=True)
-    return [place for i, place in places if i in special]

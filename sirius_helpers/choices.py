@@ -19,8 +19,9 @@ from torch.nn import Linear, functional
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .batching import Batcher
-from .choice_tokens import AnswerTree, PromptTokens, encode, lay_out
+from .choice_tokens import AnswerTree, lay_out
 from .errors import UserError
+from .prompt_tokens import PromptTokens, encode
 
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
 HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each

@@ -2,16 +2,17 @@
 
 Knows how to sample; not what is asked or whether the answer is any good.
 
-    sampler = Sampler(model, tokenizer, temperature=0.8, top_p=0.9, max_new_tokens=80, stop="\\n")
-    texts = sampler(prompts, seeds)
+    sampler = Sampler(model, tokenizer, prompt.prefix_ids, temperature=0.8, top_p=0.9, max_new_tokens=80)
+    texts = sampler([prompt.with_text(review) for review in reviews], seeds)
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 LIKELIEST = 1024  # tokens looked at before all of them are
 
@@ -51,23 +52,46 @@ class SeededTopP(LogitsProcessor):
 
 
 class Sampler:
-    """Continues prompts with temperature and top-p until an end token, `stop` or the token limit."""
+    """Continues prompts with temperature and top-p until an end token, `stop` or the token limit.
+
+    The fixed beginning of all prompts, `prefix`, is read once and its keys and values are copied for each row.
+    """
 
     def __init__(
-        self, model, tokenizer, *, temperature: float, top_p: float, max_new_tokens: int, stop: str | None = None
+        self,
+        model,
+        tokenizer,
+        prefix: Sequence[int] = (),
+        *,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        stop: str | None = None,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.prefix = model, tokenizer, list(prefix)
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.stop = stop
         self.end_ids = sorted(_end_ids(model, tokenizer, stop))
+        self.window = getattr(model.config.get_text_config(), "sliding_window", None)
+        self.prefix_cache: DynamicCache | None = None
 
     @torch.inference_mode()
-    def __call__(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[str]:
-        """Token ids of prompts in, continuations out, without special tokens and what follows `stop`."""
-        inputs = self.tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, return_tensors="pt")
-        inputs = inputs.to(self.model.device)
+    def __call__(self, prompts: Sequence[tuple[int, Sequence[int]]], seeds: Sequence[int]) -> list[str]:
+        """Continuations, without special tokens and what follows `stop`.
+
+        A prompt is given as `PromptTokens.with_text` gives it: how many tokens of the prefix, and its other ones.
+        """
+        shared = self._shared(prompts)
+        rests = [[*self.prefix[shared:count], *rest] for count, rest in prompts]
+        inputs = self.tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self.model.device)
+        before = torch.tensor([self.prefix[:shared]], dtype=torch.long, device=self.model.device)
+        before = before.expand(len(rests), -1)  # the padding stands behind it
+        ids = torch.cat([before, inputs["input_ids"]], dim=1)
+        seen = torch.cat([torch.ones_like(before), inputs["attention_mask"]], dim=1)
         out = self.model.generate(
-            **inputs,
+            ids,
+            attention_mask=seen,
+            past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,
             do_sample=False,  # the only finite score is the sample
             num_beams=1,
             temperature=None,
@@ -78,8 +102,29 @@ class Sampler:
             pad_token_id=self.tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([SeededTopP(self.temperature, self.top_p, seeds)]),
         )
-        texts = self.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.split(self.stop)[0].strip() if self.stop else text.strip() for text in texts]
+
+    def _shared(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> int:
+        """How many tokens of the prefix all rows can share.
+
+        Padding stands behind them, and a sliding window counts it as tokens: a window that does not hold the whole
+        row would lose some that it should see. Then nothing is shared, and the padding stands first.
+        """
+        shared = min(count for count, _ in prompts)
+        width = max(count + len(rest) for count, rest in prompts) + self.max_new_tokens
+        return 0 if self.window and width > self.window else shared
+
+    def _copies_of_prefix(self, shared: int, rows: int) -> DynamicCache:
+        """Keys and values of the prefix's first tokens, for each row."""
+        if self.prefix_cache is None:
+            self.prefix_cache = DynamicCache(config=self.model.config)
+            tokens = torch.tensor([self.prefix], device=self.model.device)
+            self.model(tokens, past_key_values=self.prefix_cache, use_cache=True, logits_to_keep=1)
+        cache = copy.deepcopy(self.prefix_cache)
+        cache.crop(shared - len(self.prefix))  # 0 leaves all of it
+        cache.batch_repeat_interleave(rows)
+        return cache
 
 
 def _end_ids(model, tokenizer, stop: str | None) -> set[int]:

@@ -9,7 +9,8 @@ top, `labels.csv`, which is what the later stages read. No label outside the tax
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,30 @@ def few_shot_labels(
     on_batch(range(len(texts)), rows)
 
 
+def _load_and_ask(settings: Settings) -> tuple[Callable, Callable]:
+    """How the settings' labeler is loaded, and how it is asked."""
+    return (causal_lm, llm_labels) if settings.labeler_kind == "llm" else (encoder, few_shot_labels)
+
+
+@contextmanager
+def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callable[[Sequence[str]], list[str]]]:
+    """The labeler as a function from texts to their categories, for texts that have one already."""
+    load, ask = _load_and_ask(settings)
+    labels = labels_of(taxonomy)
+    with load(settings.labeler, settings.device) as (model, tokenizer):
+
+        def categories(texts: Sequence[str]) -> list[str]:
+            best = np.empty(len(texts), dtype=int)
+
+            def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
+                best[list(batch)] = rows.argmax(1)
+
+            ask(texts, taxonomy, model, tokenizer, settings, on_batch)
+            return [labels[i] for i in best]
+
+        yield categories
+
+
 def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
     """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category)."""
     lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
@@ -139,12 +164,9 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
             )
             bar.update(len(batch))
 
-        if settings.labeler_kind == "llm":
-            with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
-                llm_labels(texts, taxonomy, model, tokenizer, settings, on_batch)
-        else:
-            with encoder(settings.labeler, settings.device) as (model, tokenizer):
-                few_shot_labels(texts, taxonomy, model, tokenizer, settings, on_batch)
+        load, ask = _load_and_ask(settings)
+        with load(settings.labeler, settings.device) as (model, tokenizer):
+            ask(texts, taxonomy, model, tokenizer, settings, on_batch)
     return loaded_revision(model)
 
 
@@ -186,6 +208,11 @@ def _identity(settings: Settings, taxonomy: list[Category]) -> list:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
+    return labeler_identity(settings, taxonomy)
+
+
+def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list:
+    """Everything the labeler's opinion of a text depends on."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
     common = [settings.labeler_kind, vars(settings.labeler), shown]
     if settings.labeler_kind == "few-shot":

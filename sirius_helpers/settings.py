@@ -72,6 +72,7 @@ class Settings:
     max_new_tokens: int = 150
     judge_temperature: float = 0.7
     judge_draws: int = 2  # all must say yes
+    category_check: bool = False  # the labeler must still find the original's category; it is loaded beside the writer
     min_chars: int = 3  # a shorter candidate is no review
     min_length_ratio: float = 0.3  # candidate to original, in characters
     max_length_ratio: float = 2.0

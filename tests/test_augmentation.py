@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sirius_helpers import augmentation
-from sirius_helpers.augmentation import augment, reject
+from sirius_helpers import augmentation, labeling
+from sirius_helpers.augmentation import augment, read_refused, reject
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.judging import read_control
@@ -58,17 +58,17 @@ class FakeWriter:
     stop_after = None
     lines = ["Куртка тёплая, но рукава коротковаты"]
 
-    def __init__(self, model, tokenizer, settings):
-        pass
+    def __init__(self, model, tokenizer, settings, categories):
+        self.categories = categories
 
-    def prompt_ids(self, original):
-        return [ord(letter) for letter in original]
+    def prompt(self, original):
+        return 0, [ord(letter) for letter in original]
 
     def write(self, prompts, seeds):
         if self.stop_after is not None and len(FakeWriter.calls) >= self.stop_after:
             raise KeyboardInterrupt
         FakeWriter.calls.append(len(prompts))
-        originals = ["".join(map(chr, ids)) for ids in prompts]
+        originals = ["".join(map(chr, ids)) for _, ids in prompts]
         return [type(self).answers(original, seed) for original, seed in zip(originals, seeds, strict=True)]
 
     def p_yes(self, texts):
@@ -263,3 +263,34 @@ def test_the_judge_answers_the_control_texts_once(ready, writer):
     asked.clear()
     augment(change(ready, max_synthetic=3))
     assert asked == []
+
+
+def test_with_the_category_check_a_text_that_strayed_is_tried_again(ready, writer, monkeypatch):
+    asked = []
+
+    def labeler(texts):
+        asked.extend(texts)
+        return ["обувь" if int(text.split()[-1]) % 2 else "посуда" for text in texts]
+
+    monkeypatch.setattr(augmentation, "second_look", lambda *_: contextlib.nullcontext(labeler))
+    writer.opinion = staticmethod(lambda text: 0.9)
+    kept = augment(change(ready, category_check=True))
+    refused = read_refused(Run(ready.folder))
+    assert labeler(kept["text"]) == kept["category"].tolist()
+    assert len(kept) == 11 and set(refused["reason"]) == {"category", "judge"}
+    assert not set(refused["text"][refused["reason"] == "judge"]) & set(asked)  # only what the judge lets through
+    assert {r["p_yes"] for r in read_records(Run(ready.folder).path("rejected.jsonl"))} == {0.9}
+
+
+def test_the_category_check_asks_the_settings_labeler(ready, writer, monkeypatch):
+    asked = []
+
+    def only_shoes(texts, taxonomy, model, tokenizer, settings, on_batch):
+        asked.extend(texts)
+        on_batch(range(len(texts)), np.tile([0.9, 0.1], (len(texts), 1)))
+
+    monkeypatch.setattr(labeling, "encoder", lambda *_: contextlib.nullcontext((None, None)))
+    monkeypatch.setattr(labeling, "few_shot_labels", only_shoes)
+    assert len(augment(ready)) == 11 and asked == []
+    kept = augment(change(ready, category_check=True, max_attempts=2))
+    assert Counter(kept["category"]) == {"обувь": 5} and len(asked) == 5 + 6 * 2

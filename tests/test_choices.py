@@ -603,5 +603,5 @@ def test_an_unknown_reading_is_refused():
 
 
 def test_an_empty_prefix_is_refused():
-    with pytest.raises(UserError, match="prefix of a closed question is empty"):
+    with pytest.raises(UserError, match="before the text is empty"):
         replace(chat(), prefix="").question()

@@ -2,11 +2,12 @@ from collections import Counter
 
 import pytest
 import torch
-from tiny_models import tiny_qwen2
+from tiny_models import tiny_gemma3, tiny_qwen2
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from sirius_helpers import generation
 from sirius_helpers.generation import Sampler, SeededTopP
+from sirius_helpers.prompt_tokens import PromptTokens
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,8 @@ def sampler(qwen, **changes):
 
 
 def prompts_of(tokenizer, *texts):
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    """Prompts that share nothing."""
+    return [(0, tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
 
 
 def test_a_row_depends_on_its_own_seed_and_not_on_its_neighbours(qwen):
@@ -30,6 +32,33 @@ def test_a_row_depends_on_its_own_seed_and_not_on_its_neighbours(qwen):
     alone = [sampler(qwen)([prompt], [seed])[0] for prompt, seed in zip(prompts, [1, 2, 3], strict=True)]
     assert together == alone
     assert sampler(qwen)(prompts[:1], [9])[0] != together[0]
+
+
+PREFIX, TAIL = "Отзыв переписан другими словами.\n\nОтзыв: ", "\nДругими словами:"
+REVIEWS = ["да", "сапоги малы, пришлось вернуть", "Отзыв: нет"]
+
+
+@pytest.mark.parametrize("window", [None, 40, 70, 400])
+def test_a_prefix_read_once_changes_nothing_whatever_the_window(window):
+    model, tokenizer = tiny_gemma3(sliding_window=window) if window else tiny_qwen2()
+    tokenizer.padding_side = "left"
+    prompt = PromptTokens(tokenizer, PREFIX, TAIL)
+    prompts = [prompt.with_text(review) for review in REVIEWS]
+    prompts[0] = (prompts[0][0] - 3, [*prompt.prefix_ids[prompts[0][0] - 3 : prompts[0][0]], *prompts[0][1]])
+    whole = [(0, [*prompt.prefix_ids[:shared], *rest]) for shared, rest in prompts]
+    plain = Sampler(model, tokenizer, temperature=0.8, top_p=0.9, max_new_tokens=20)(whole, [1, 2, 3])
+
+    read = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(ids_of(args, kwargs).shape), with_kwargs=True)
+    ours = Sampler(model, tokenizer, prompt.prefix_ids, temperature=0.8, top_p=0.9, max_new_tokens=20)
+    assert ours(prompts, [1, 2, 3]) == plain
+    assert ours(prompts[::-1], [3, 2, 1]) == plain[::-1]
+    alone = [tokens for rows, tokens in read if rows == 1]
+    assert alone == ([len(prompt.prefix_ids)] if window in (None, 400) else [])  # too narrow a window: nothing shared
+
+
+def ids_of(args, kwargs):
+    return args[0] if args else kwargs["input_ids"]
 
 
 def drawn(logits, seeds, temperature=1.0, top_p=1.0):
