@@ -61,6 +61,11 @@ def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
     return names | {category.label: category.label for category in taxonomy}
 
 
+def phrases(taxonomy: list[Category]) -> list[tuple[str, str]]:
+    """What the categories say of themselves: each example and description with its label."""
+    return [(text, c.label) for c in taxonomy for text in (*c.examples, c.description) if text]
+
+
 def _read_toml(path: Path) -> list[Category]:
     try:
         rows = tomllib.loads(_read_text(path)).get("category", [])

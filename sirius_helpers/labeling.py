@@ -18,7 +18,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from .batching import Batcher, progress
-from .categories import Category, by_any_name, labels_of, read_categories
+from .categories import Category, by_any_name, labels_of, phrases, read_categories
 from .choices import ClosedQuestion
 from .encoding import embed
 from .errors import UserError
@@ -107,11 +107,11 @@ def few_shot_labels(
             f"the few-shot labeler has no example phrases for: {', '.join(without)}. Write a categories.toml with "
             'examples = ["…", …] (about seven a category) into the data folder, or import labels with LABELS.'
         )
-    phrases = [(text, c.label) for c in taxonomy for text in (*c.examples, c.description) if text]
     options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
-    vectors = embed([text for text, _ in phrases], model, tokenizer, **options)
+    known, names = zip(*phrases(taxonomy), strict=True)
+    vectors = embed(known, model, tokenizer, **options)
     head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
-    head.fit(vectors, [name for _, name in phrases])
+    head.fit(vectors, names)
     columns = [list(head.classes_).index(name) for name in labels_of(taxonomy)]
     rows = head.predict_proba(embed(texts, model, tokenizer, **options))[:, columns]
     on_batch(range(len(texts)), rows)

@@ -1,7 +1,8 @@
 """Train, validation and test parts after augmentation: the reference's way and a leak-free one.
 
 Writes `split.csv` (text, category, source_id, synthetic, part). `test` is held out for the scores, `validation`
-picks the best checkpoint, so that no score is read from rows that chose the model.
+picks the best checkpoint, so that no score is read from rows that chose the model. The categories' example phrases
+join the training part.
 
     table = split(settings)                # stage "split"
 """
@@ -20,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
 
+from .categories import Category, phrases, read_categories
 from .journal import fingerprint, read_records
 from .reviews import normalised, read_table, write_csv
 from .runs import Run, digest
@@ -34,7 +36,8 @@ def split(settings: Settings) -> pd.DataFrame:
     inputs = [run.need("labels.csv"), run.need("synthetic.jsonl")]
     shares = (settings.test_share, settings.validation_share)
     options = [settings.split, shares, settings.near_duplicate, settings.seed]
-    mark = fingerprint("split", [digest(path) for path in inputs], options)
+    taxonomy = read_categories(settings.data)
+    mark = fingerprint("split", [digest(path) for path in inputs], phrases(taxonomy), options)
     if not run.is_finished("split", mark):
         with run.stage("split", mark, ["split.csv"]):
             table = joined(read_table(inputs[0], ["id", "text", "category"]), read_records(inputs[1]))
@@ -43,7 +46,7 @@ def split(settings: Settings) -> pd.DataFrame:
             else:
                 groups = leak_groups(table, settings.near_duplicate)
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
-            write_csv(run.path("split.csv"), table)
+            write_csv(run.path("split.csv"), with_examples(table, taxonomy, settings.near_duplicate))
     return read_split(run)
 
 
@@ -58,6 +61,20 @@ def joined(labels: pd.DataFrame, synthetic: list[dict]) -> pd.DataFrame:
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
     made = pd.DataFrame(synthetic, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
+
+
+def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate: float) -> pd.DataFrame:
+    """The categories' example phrases below the table, as training rows of their own.
+
+    They are no reviews (`synthetic`, source "example"), and a rare category has few others. One that nearly repeats a
+    row which is not in training is left out.
+    """
+    rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
+    rows = rows.assign(source_id="example", synthetic=True, part=TRAIN)
+    held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
+    pairs = near_duplicates([*rows["text"], *held_out], near_duplicate)
+    repeats = {min(pair) for pair in pairs if min(pair) < len(rows) <= max(pair)}
+    return pd.concat([table, rows.drop(index=repeats)], ignore_index=True)
 
 
 def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:

@@ -1,0 +1,99 @@
+"""Adapter against linear baseline over repeated splits of the original reviews, with the pipeline's own stages.
+
+For each repeat the originals are split 80/20, stratified by category (`random_state` 0, 1, …); a tenth of the larger
+part picks the best epoch. Synthetic reviews are trained on where their original is. Scores are those of the held-out
+originals; intervals are Student's, over the repeats. A repeat that is finished is not done again.
+
+    python benchmarks/quality.py --data FOLDER --labels CSV --run none
+    python benchmarks/quality.py --data FOLDER --labels CSV --run own --synthetic checkpoints/RUN/synthetic.jsonl
+    python benchmarks/quality.py --data FOLDER --labels CSV --run reference --synthetic CSV --set max_tokens=64
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import t
+from sklearn.model_selection import train_test_split
+
+from sirius_helpers.categories import read_categories
+from sirius_helpers.evaluation import evaluate
+from sirius_helpers.journal import read_records
+from sirius_helpers.labeling import label, review
+from sirius_helpers.reviews import read_table, review_ids, write_csv
+from sirius_helpers.runs import begin
+from sirius_helpers.scoring import ORIGINAL, SCORES
+from sirius_helpers.settings import Settings, settings_for
+from sirius_helpers.splitting import TEST, TRAIN, VALIDATION, joined, with_examples
+from sirius_helpers.training import train
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--data", required=True)
+    ask.add_argument("--labels", default="")
+    ask.add_argument("--run", required=True, help="the repeats go to checkpoints/<run>-0, -1, …")
+    ask.add_argument("--synthetic", type=Path, help="a run's synthetic.jsonl, or the reference's CSV")
+    ask.add_argument("--repeats", type=int, default=5)
+    ask.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
+    given = ask.parse_args()
+    changes = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in given.set)}
+    rows = []
+    for repeat in range(given.repeats):
+        run = f"{given.run}-{repeat}"
+        settings = settings_for("auto", data=given.data, labels=given.labels, run=run, **changes)
+        rows += one_repeat(settings, given.synthetic, repeat)
+        print(summary(pd.DataFrame(rows)), flush=True)
+
+
+def one_repeat(settings: Settings, synthetic: Path | None, repeat: int) -> list[dict]:
+    """Train and score on one split: a row for the baseline and one for the adapter."""
+    run = begin(settings)
+    label(settings)
+    originals = review(settings)
+    table = joined(originals, read_synthetic(synthetic)) if synthetic else joined(originals, [])
+    part = parts(originals, repeat)
+    table["part"] = table["source_id"].map(part)
+    table = table[~table["synthetic"] | (table["part"] == TRAIN)]
+    write_csv(run.path("split.csv"), with_examples(table, read_categories(settings.data), settings.near_duplicate))
+    train(settings)
+    scores = evaluate(settings)["scores"][ORIGINAL]
+    return [{"model": model} | {name: scores[model][name]["value"] for name in SCORES} for model in scores]
+
+
+def parts(originals: pd.DataFrame, repeat: int) -> pd.Series:
+    """The part of each original, by its id."""
+    rest, test = train_test_split(originals, test_size=0.2, random_state=repeat, stratify=originals["category"])
+    several = rest[rest.groupby("category")["id"].transform("size") > 1]
+    _, validation = train_test_split(several, test_size=0.1, random_state=repeat, stratify=several["category"])
+    part = pd.Series(TRAIN, index=originals["id"])
+    part[test["id"]], part[validation["id"]] = TEST, VALIDATION
+    return part
+
+
+def read_synthetic(path: Path) -> list[dict]:
+    """Synthetic reviews with their original's id: from a run, or from the reference's file."""
+    if path.suffix == ".jsonl":
+        return read_records(path)
+    table = read_table(path, ["text", "correct_category", "original_review"])
+    ids = dict(zip(table["original_review"], review_ids(table["original_review"].drop_duplicates()), strict=False))
+    names = {"correct_category": "category"}
+    return table.assign(source_id=table["original_review"].map(ids)).rename(columns=names).to_dict("records")
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Mean, standard deviation and 95 % interval of each score."""
+    lines = []
+    for model, part in rows.groupby("model"):
+        for name in SCORES:
+            mean, sd, n = part[name].mean(), part[name].std(), len(part)
+            half = t.ppf(0.975, n - 1) * sd / n**0.5 if n > 1 else float("nan")
+            lines.append(f"{model:9} {name:12} {mean:.3f} ± {sd:.3f}  [{mean - half:.3f}, {mean + half:.3f}]  n={n}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
