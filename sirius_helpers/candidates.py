@@ -14,13 +14,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from .batching import Batcher, progress
+from .choice_tokens import encode
 from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
-from .judging import judge_question, one_line, p_yes, verdicts
-from .prompts import split_prompt, template_for
+from .judging import judge_question, p_yes, verdicts
+from .prompts import one_line, split_prompt, template_for
 from .quotas import Wanted
 from .settings import Settings
+from .text_tokens import TextTokens
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
 ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"
@@ -31,9 +33,10 @@ class Writer:
 
     def __init__(self, model, tokenizer, settings: Settings) -> None:
         chat = settings.writer.chat
-        self.settings, self.tokenizer = settings, tokenizer
+        self.settings = settings
         template = template_for("paraphrase", chat, settings.prompts)
-        self.prefix, self.tail = split_prompt(template, tokenizer, chat)
+        self.before, self.behind = (encode(tokenizer, part) for part in split_prompt(template, tokenizer, chat))
+        self.text_tokens = TextTokens(tokenizer)
         self.sampler = Sampler(
             model,
             tokenizer,
@@ -47,15 +50,8 @@ class Writer:
 
     def prompt_ids(self, original: str) -> list[int]:
         """Token ids of the paraphrase prompt; markers inside the review stay plain text."""
-        parts = [
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=data)["input_ids"]
-            for text, data in (
-                (self.prefix, False),
-                (one_line(original)[: self.settings.max_review_chars], True),
-                (self.tail, False),
-            )
-        ]
-        return [token for part in parts for token in part]
+        text = one_line(original)[: self.settings.max_review_chars]
+        return [*self.before, *self.text_tokens([text], add_special_tokens=False)[0], *self.behind]
 
     def write(self, prompts: list[list[int]], seeds: list[int]) -> list[str]:
         return [cleaned(text) for text in self.sampler(prompts, seeds)]
@@ -75,7 +71,8 @@ def fill(
     """Rounds over everything still open, until the quota is filled or each item had `max_attempts`.
 
     A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
-    batch with a missing attempt is made again as a whole, and only what is missing is recorded.
+    batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
+    one is an earlier try of a kept text (`refused` was emptied) and is now accepted, a person had rejected it.
     """
     batcher = Batcher(settings.tokens_per_batch)
     prompts = {item.source_id: writer.prompt_ids(item.original) for item in wanted}
@@ -91,13 +88,16 @@ def fill(
             todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
             lengths = [len(prompts[item.source_id]) + settings.max_new_tokens for item in todo]
 
-            def work(batch: list[int], todo=todo, tried=tried, attempt=attempt) -> None:
+            def work(batch: list[int], todo=todo, done=done, tried=tried, attempt=attempt) -> None:
                 items = [todo[i] for i in batch]
                 new = [(item.key, attempt) not in tried for item in items]
                 if not any(new):
                     return
                 tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
                 fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
+                for record in fresh:
+                    if record["reason"] == ACCEPTED and (record["source_id"], record["copy"]) in done:
+                        record["reason"] = BY_HAND
                 refused.append(r for r in fresh if r["reason"] != ACCEPTED)
                 good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
                 kept.append(good)

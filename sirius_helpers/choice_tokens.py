@@ -15,6 +15,7 @@ from itertools import compress
 import torch
 
 from .errors import UserError
+from .text_tokens import TextTokens
 
 
 class PromptTokens:
@@ -26,7 +27,7 @@ class PromptTokens:
             raise UserError("the prefix of a closed question is empty; put the fixed part of the prompt there.")
         start = max((stop for _, stop in _special_places(tokenizer, prefix)), default=0)
         stop = min((start for start, _ in _special_places(tokenizer, tail)), default=len(tail))
-        self.tokenizer, self.before, self.behind = tokenizer, prefix[start:], tail[:stop]
+        self.text_tokens, self.before, self.behind = TextTokens(tokenizer), prefix[start:], tail[:stop]
         self.first_ids, self.last_ids = encode(tokenizer, prefix[:start]), encode(tokenizer, tail[stop:])
         self.prefix_ids = encode(tokenizer, prefix)
         for probe in ("а 1.\nA ", " а"):
@@ -36,7 +37,7 @@ class PromptTokens:
 
     def with_text(self, text: str) -> tuple[int, list[int]]:
         """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
-        piece = encode(self.tokenizer, self.before + text + self.behind, split_special_tokens=True)
+        (piece,) = self.text_tokens([self.before + text + self.behind], add_special_tokens=False)
         ids = [*self.first_ids, *piece, *self.last_ids]
         same = [a == b for a, b in zip(self.prefix_ids, ids[:-1], strict=False)]
         shared = [*same, False].index(False)
@@ -95,8 +96,8 @@ def lay_out(prompts: list[tuple[int, list[int]]], tree: AnswerTree, prefix: int)
     return ids, positions, visible, torch.stack(scored)
 
 
-def encode(tokenizer, text: str, **options) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, **options)["input_ids"]
+def encode(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _special_places(tokenizer, text: str) -> list[tuple[int, int]]:
