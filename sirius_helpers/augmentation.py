@@ -118,9 +118,10 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
 
 
 def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    done = {(r["source_id"], r["copy"]) for r in kept.records}
+    """How many items lack an attempt: of a kept one each that came before is refused, of others all are."""
+    done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
     tries = Counter((r["source_id"], r["copy"]) for r in refused.records)
-    return sum(item.key not in done and tries[item.key] < max_attempts for item in wanted)
+    return sum(tries[item.key] < done.get(item.key, max_attempts) for item in wanted)
 
 
 def _identity(settings: Settings) -> list:

@@ -8,6 +8,7 @@ Knows lengths and memory; not what the work is.
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -36,8 +37,8 @@ class Batcher:
             batch = left[: max(1, self.tokens // longest)]
             try:
                 work(batch)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise UserError(
@@ -63,5 +64,8 @@ def progress(total: int, what: str) -> tqdm:
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=90, mininterval=0.5)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the GPU or the host, however a library says it."""
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}")
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+    return known or any(sign in str(error) for sign in signs)

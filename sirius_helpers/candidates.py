@@ -17,9 +17,9 @@ from .batching import Batcher, progress
 from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
-from .judging import judge_question, one_line, p_yes, verdicts
+from .judging import judge_question, p_yes, verdicts
 from .prompt_tokens import PromptTokens
-from .prompts import split_prompt, template_for
+from .prompts import one_line, split_prompt, template_for
 from .quotas import Wanted
 from .settings import Settings
 
@@ -71,7 +71,8 @@ def fill(
     """Rounds over everything still open, until the quota is filled or each item had `max_attempts`.
 
     A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
-    batch with a missing attempt is made again as a whole, and only what is missing is recorded.
+    batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
+    one is an earlier try of a kept text (`refused` was emptied) and is now accepted, a person had rejected it.
     """
     batcher = Batcher(settings.tokens_per_batch)
     prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
@@ -87,13 +88,16 @@ def fill(
             todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
-            def work(batch: list[int], todo=todo, tried=tried, attempt=attempt) -> None:
+            def work(batch: list[int], todo=todo, done=done, tried=tried, attempt=attempt) -> None:
                 items = [todo[i] for i in batch]
                 new = [(item.key, attempt) not in tried for item in items]
                 if not any(new):
                     return
                 tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
                 fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
+                for record in fresh:
+                    if record["reason"] == ACCEPTED and (record["source_id"], record["copy"]) in done:
+                        record["reason"] = BY_HAND
                 refused.append(r for r in fresh if r["reason"] != ACCEPTED)
                 good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
                 kept.append(good)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from tqdm.std import tqdm
 from transformers import AutoModel
@@ -24,8 +25,10 @@ from .batching import Batcher
 from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
-from .loaders import load_model, load_tokenizer, quiet, release
+from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
 from .settings import ModelSpec, Settings, compute_dtype
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 class MeanPoolClassifier(nn.Module):
@@ -72,7 +75,7 @@ def save(model: PeftModel, tokenizer, folder: Path, settings: Settings, labels: 
     config = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
-        "base": vars(settings.classifier),
+        "base": vars(settings.classifier) | {"revision": loaded_revision(model) or settings.classifier.revision},
         "max_tokens": settings.max_tokens,
     }
     (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
@@ -102,15 +105,18 @@ class Classifier:
     def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
         """From a folder that `save` wrote, with the temperature that the evaluation put beside it."""
         folder = Path(folder)
-        config_path = folder / "config.json"
-        if not config_path.exists():
-            raise UserError(f"{config_path} is missing; run the stage 'train' first: it makes this folder.")
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        for path in (folder / "config.json", folder / WEIGHTS):  # peft would take pickled weights for missing ones
+            if not path.exists():
+                raise UserError(f"{path} is missing; run the stage 'train' first: it makes this folder.")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
         base = ModelSpec(**config["base"])
         encoder = load_model(AutoModel, base, device)
         with quiet():
-            model = PeftModel.from_pretrained(MeanPoolClassifier(encoder, len(labels)), str(folder))
+            try:
+                model = PeftModel.from_pretrained(MeanPoolClassifier(encoder, len(labels)), str(folder))
+            except SafetensorError as error:
+                raise UserError(f"{folder / WEIGHTS} is damaged ({error}); run the stage 'train' again.") from error
             merged = model.merge_and_unload().to(device).eval()
         return cls(
             merged,

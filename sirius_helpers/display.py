@@ -32,6 +32,8 @@ _STYLE = (
     ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0;white-space:nowrap}</style>"
 )
 
+_CLASSES = "sirius tex2jax_ignore mathjax_ignore"  # prices in dollars are no formulas
+
 
 class Html:
     """Finished HTML that a notebook shows."""
@@ -61,7 +63,7 @@ def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None 
         for row in rows.itertuples(index=False)
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return Html(f'{_STYLE}<div class="sirius"><table>{title}<tr>{head}</tr>{body}</table></div>')
+    return Html(f'{_STYLE}<div class="{_CLASSES}"><table>{title}<tr>{head}</tr>{body}</table></div>')
 
 
 def facts(values: dict, caption: str = "") -> Html:

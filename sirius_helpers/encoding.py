@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from .batching import Batcher, progress
+from .text_tokens import TextTokens
 
 
 def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -59,8 +60,7 @@ def run_rows(
 
     `dtype` turns autocast on; `what` names a progress bar.
     """
-    tokens = tokenizer([prefix + text for text in texts], truncation=True, max_length=max_tokens)
-    ids = tokens["input_ids"]
+    ids = TextTokens(tokenizer)([prefix + text for text in texts], truncation=True, max_length=max_tokens)
     rows: list = [None] * len(texts)
     bar = progress(len(texts), what) if what else None
 

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import UserError
 
@@ -89,7 +90,8 @@ class Journal:
         aside, own = None, self._aside(self.fingerprint)
         first = next(iter(read_records(self.path)), None)
         if first is not None and first.get("fingerprint") != self.fingerprint:
-            aside = self._aside(str(first.get("fingerprint", "unknown")))
+            name = str(first.get("fingerprint"))  # the file says so: it must stay a name in this folder
+            aside = self._aside(name if re.fullmatch(r"\w{1,64}", name) else "unknown")
             os.replace(self.path, aside)
             first = None
         if first is None and own.exists():  # a file without a whole record hides nothing
@@ -116,22 +118,32 @@ def read_records(path: Path) -> list[dict]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
             raise UserError(
-                f"{path}, line {number} is not valid JSON; the file was changed or damaged. "
+                f"{path}, line {number} is not a JSON record; the file was changed or damaged. "
                 "Delete that line (its item is then done again) or the whole file."
-            ) from None
+            )
+        records.append(record)
     return records
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new, never a part."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of `path` when the block ends well, and is gone otherwise."""
     part = path.with_name(path.name + ".part")
     with writing(path):
         try:
             with open(part, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from .choices import ClosedQuestion
+from .prompts import one_line
 from .questions import closed_question
 from .reviews import read_table
 from .settings import PROJECT, Settings
@@ -46,11 +47,6 @@ def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
     """Independent seeded draws of the judge's answer: what asking it `draws` times at its temperature gives."""
     source = random.Random(seed)
     return [source.random() < probability for _ in range(draws)]
-
-
-def one_line(text: str) -> str:
-    """A review without line breaks: they end an example in the prompts for base models."""
-    return " ".join(text.split())
 
 
 def read_control() -> pd.DataFrame:

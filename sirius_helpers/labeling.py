@@ -24,7 +24,7 @@ from .encoding import embed
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .loaders import causal_lm, encoder, loaded_revision
-from .prompts import template_for
+from .prompts import one_line, template_for
 from .questions import closed_question
 from .reviews import normalised, read_labelled, read_reviews, read_table, write_csv
 from .runs import Run, digest
@@ -82,7 +82,7 @@ def llm_labels(
     size = len(taxonomy)
     turns = [size * n // settings.category_orders for n in range(settings.category_orders)]
     questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
-    cut = [text[: settings.max_review_chars] for text in texts]
+    cut = [one_line(text)[: settings.max_review_chars] for text in texts]
 
     def combine(batch: Sequence[int], first: np.ndarray) -> None:
         others = [question.log_probs([cut[i] for i in batch]) for question in questions[1:]]

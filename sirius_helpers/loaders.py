@@ -18,14 +18,16 @@ from pathlib import Path
 import psutil
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from . import embedded
-from .batching import free_memory
+from .batching import free_memory, is_out_of_memory
 from .errors import UserError
 from .settings import CAUSAL_LM, ENCODER, ModelSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
 @contextmanager
@@ -57,13 +59,13 @@ def local_name(spec: ModelSpec) -> str:
 def load_tokenizer(spec: ModelSpec):
     """The tokenizer alone."""
     with _clear_errors(spec):
-        return AutoTokenizer.from_pretrained(local_name(spec), revision=spec.revision or "main")
+        return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
 
 
 def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
-    options = {"use_safetensors": True, "revision": spec.revision or "main", "dtype": dtype}
+    options = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
     if spec.weights == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
@@ -96,9 +98,9 @@ def check_fits(auto_class, spec: ModelSpec, device: str) -> None:
 
 def weight_bytes(auto_class, spec: ModelSpec, device: str) -> int:
     """What a model's weights will take, from its configuration alone."""
-    config = AutoConfig.from_pretrained(local_name(spec), revision=spec.revision or "main")
+    config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
     with torch.device("meta"):
-        model = auto_class.from_config(config)
+        model = auto_class.from_config(config, trust_remote_code=False)
     size = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)  # tied weights count once
     if spec.weights == "nf4":
         head = model.get_output_embeddings()
@@ -163,18 +165,28 @@ def release(model: torch.nn.Module) -> None:
     free_memory()
 
 
+def _source(spec: ModelSpec) -> dict:
+    """Which commit of a hub model is meant; its own code is never run, and nobody is asked whether it may."""
+    return {"revision": spec.revision or "main", "trust_remote_code": False}
+
+
 @contextmanager
 def _clear_errors(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{spec.name} ({spec.weights}) does not fit into GPU memory: {str(error).splitlines()[0]} "
-            "Restart the kernel to free what else is loaded, or choose a smaller model."
-        ) from error
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if is_out_of_memory(error):
+            raise UserError(
+                f"{spec.name} ({spec.weights}) does not fit into memory: {reason} "
+                "Restart the kernel to free what else is loaded, or choose a smaller model."
+            ) from error
+        if not isinstance(error, _NOT_LOADABLE):
+            raise
         kind = "folder" if Path(spec.name).exists() else "model"
         raise UserError(
-            f"{kind} {spec.name!r} could not be loaded: {str(error).splitlines()[0]} "
-            "Check the name, the network, and that it has *.safetensors weights."
+            f"{kind} {spec.name!r} could not be loaded: {reason} Check the name, the network, and that it has whole "
+            "*.safetensors weights and needs no code of its own."
         ) from error

@@ -8,7 +8,6 @@ number of texts, the model's work happens in chunks; a finished chunk is a file,
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 
 from .batching import progress
 from .classifier import Classifier
-from .journal import fingerprint
+from .journal import fingerprint, replacing
 from .reviews import read_texts, write_csv, write_submission
 from .runs import Run, digest
 from .settings import Settings
@@ -73,14 +72,10 @@ def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> 
 
 def join(pieces: Sequence[Path], target: Path) -> None:
     """Put CSV files with the same header below each other, in one step."""
-    part = target.with_name(target.name + ".part")
-    with open(part, "wb") as file:
+    with replacing(target) as file:
         for piece in pieces:
             header, newline, rows = piece.read_bytes().partition(b"\n")
             file.write(rows if file.tell() else header + newline + rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, target)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ Knows tokenizers; no model.
 from __future__ import annotations
 
 from .errors import UserError
+from .text_tokens import TextTokens
 
 
 class PromptTokens:
@@ -23,7 +24,7 @@ class PromptTokens:
             raise UserError("the part of a prompt before the text is empty; put what is fixed there.")
         start = max((stop for _, stop in _special_places(tokenizer, prefix)), default=0)
         stop = min((start for start, _ in _special_places(tokenizer, tail)), default=len(tail))
-        self.tokenizer, self.before, self.behind = tokenizer, prefix[start:], tail[:stop]
+        self.text_tokens, self.before, self.behind = TextTokens(tokenizer), prefix[start:], tail[:stop]
         self.first_ids, self.last_ids = encode(tokenizer, prefix[:start]), encode(tokenizer, tail[stop:])
         self.prefix_ids = encode(tokenizer, prefix)
         for probe in ("а 1.\nA ", " а"):
@@ -33,15 +34,15 @@ class PromptTokens:
 
     def with_text(self, text: str) -> tuple[int, list[int]]:
         """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
-        piece = encode(self.tokenizer, self.before + text + self.behind, split_special_tokens=True)
+        (piece,) = self.text_tokens([self.before + text + self.behind], add_special_tokens=False)
         ids = [*self.first_ids, *piece, *self.last_ids]
         same = [a == b for a, b in zip(self.prefix_ids, ids[:-1], strict=False)]
         shared = [*same, False].index(False)
         return shared, ids[shared:]
 
 
-def encode(tokenizer, text: str, **options) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, **options)["input_ids"]
+def encode(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _special_places(tokenizer, text: str) -> list[tuple[int, int]]:

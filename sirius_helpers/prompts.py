@@ -136,3 +136,8 @@ def split_prompt(template: Template, tokenizer, chat: bool, **values: str) -> tu
         prompt = f"{tokenizer.bos_token or ''}{system}\n\n{user}"
     prefix, tail = prompt.split(_SLOT)
     return prefix, tail
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, as every prompt takes it: they end an example in the prompts for base models."""
+    return " ".join(text.split())

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
 
 from .categories import Category, phrases, read_categories
+from .errors import UserError
 from .journal import fingerprint, read_records
 from .reviews import normalised, read_table, write_csv
 from .runs import Run, digest
@@ -57,7 +58,16 @@ def read_split(run: Run) -> pd.DataFrame:
 
 
 def joined(labels: pd.DataFrame, synthetic: list[dict]) -> pd.DataFrame:
-    """Originals, then synthetic reviews: columns text, category, source_id, synthetic."""
+    """Originals, then synthetic reviews: columns text, category, source_id, synthetic.
+
+    Synthetic reviews made for labels that have changed since are refused.
+    """
+    category = dict(zip(labels["id"], labels["category"], strict=True))
+    if stale := sum(category.get(record["source_id"]) != record["category"] for record in synthetic):
+        raise UserError(
+            f"{stale} texts in synthetic.jsonl belong to reviews that labels.csv has no longer, or has in another "
+            "category. Run the stage 'augment' again: it takes them out and writes what is then missing."
+        )
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
     made = pd.DataFrame(synthetic, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)

@@ -28,17 +28,18 @@ from transformers import (
 )
 
 from .baseline import Linear, fit_linear, frozen_embeddings
-from .batching import progress
+from .batching import is_out_of_memory, progress
 from .categories import labels_of, read_categories
 from .checkpoints import train_on
 from .classifier import new_model, save
 from .errors import UserError
 from .journal import fingerprint, write_atomically
-from .loaders import load_tokenizer, quiet, release
+from .loaders import load_tokenizer, loaded_revision, quiet, release
 from .reviews import write_csv
 from .runs import Run, digest
 from .settings import Settings, compute_dtype
 from .splitting import TRAIN, VALIDATION, read_split
+from .text_tokens import TextTokens
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1"]
 
@@ -53,7 +54,7 @@ def train(settings: Settings) -> pd.DataFrame:
         shutil.rmtree(work, ignore_errors=True)
         print("train: the adapter was trained earlier on these rows and settings; reused.")
         return pd.read_csv(run.path("history.csv"))
-    with run.stage("train", mark, ["adapter", "history.csv"]):
+    with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
         table = read_split(run)
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
@@ -63,10 +64,10 @@ def train(settings: Settings) -> pd.DataFrame:
             )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
-        history = _fit(table, labels, linear, settings, run, work)
+        history, facts["revision"] = _fit(table, labels, linear, settings, run, work)
         write_csv(run.path("history.csv"), history)
-        facts = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
-        write_atomically(run.path("metrics.json"), facts.encode())  # the evaluation adds the held-out scores
+        metrics = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
+        write_atomically(run.path("metrics.json"), metrics.encode())  # the evaluation adds the held-out scores
     shutil.rmtree(work)  # only now: until the stage is recorded a kill needs them
     return history
 
@@ -92,7 +93,8 @@ def start_head(head: nn.Linear, linear: Linear) -> None:
 
 def _fit(
     table: pd.DataFrame, labels: list[str], linear: Linear, settings: Settings, run: Run, work: Path
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, str | None]:
+    """Writes the adapter; returns the history and the commit of the base model, None where it is from no hub."""
     parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
     if parts[VALIDATION].empty:
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
@@ -120,17 +122,24 @@ def _fit(
         linear.save(fresh)
         shutil.rmtree(run.path("adapter"), ignore_errors=True)
         fresh.rename(run.path("adapter"))
-        history = _history(trainer.state.log_history)
+        return _history(trainer.state.log_history), loaded_revision(trainer.model)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory while training with batches of {settings.batch_size} texts. Halve batch_size and double "
+            "accumulation in the settings (a step then still learns from as many texts), or lower max_tokens, and run "
+            "the stage again."
+        ) from error
     finally:
         release(model)
-    return history
 
 
 def _tokens(rows: pd.DataFrame, tokenizer, labels: list[str], settings: Settings) -> Dataset:
     prefix = settings.classifier.text_prefix
-    tokens = tokenizer([prefix + text for text in rows["text"]], truncation=True, max_length=settings.max_tokens)
-    columns = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-    return Dataset.from_dict(columns | {"labels": [labels.index(name) for name in rows["category"]]})
+    texts = [prefix + text for text in rows["text"]]
+    ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
+    return Dataset.from_dict({"input_ids": ids, "labels": [labels.index(name) for name in rows["category"]]})
 
 
 def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings: Settings) -> Trainer:
@@ -180,6 +189,7 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
         compute_metrics=scores,
         callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
     )
+    trainer.loss_is_scaled_for_ga = False  # ours is a mean over its batch: accumulated ones are to be averaged
     trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
     return trainer
 

@@ -2,9 +2,12 @@
 
 import gc
 import os
+import resource
+from contextlib import contextmanager
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pandas as pd
 import pytest
 from tiny_models import tiny_roberta
 
@@ -52,3 +55,20 @@ def settings(tmp_path, data):
 def write_csv(path, header, rows):
     """A CSV with one quoted column (or whole lines, where rows hold commas of their own)."""
     path.write_text("\n".join([header, *(f'"{row}"' for row in rows)]) + "\n", encoding="utf-8")
+
+
+def labelled(counts):
+    """Labels, so many a category: columns id, text, category."""
+    rows = [(f"{name}-{i}", f"отзыв {i} о {name}", name) for name, n in counts.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["id", "text", "category"])
+
+
+@contextmanager
+def no_file_longer_than(size):
+    """The system writes up to here and refuses the rest, as a full disk does."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import labelled
 
 from sirius_helpers import augmentation, labeling
 from sirius_helpers.augmentation import augment, read_refused, reject
@@ -12,41 +13,7 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.judging import read_control
 from sirius_helpers.labeling import review
-from sirius_helpers.quotas import copies_per_category, plan
 from sirius_helpers.runs import Run
-
-REFERENCE_COUNTS = {
-    "одежда": 1260, "нет товара": 370, "текстиль": 80, "обувь": 48, "электроника": 24,
-    "бытовая техника": 17, "товары для детей": 10, "украшения и аксессуары": 7, "посуда": 2,
-}  # fmt: skip
-
-
-def labelled(counts):
-    rows = [(f"{name}-{i}", f"отзыв {i} о {name}", name) for name, n in counts.items() for i in range(n)]
-    return pd.DataFrame(rows, columns=["id", "text", "category"])
-
-
-def test_the_quota_reproduces_the_references_2798():
-    wanted = plan(labelled(REFERENCE_COUNTS), max_synthetic=None)
-    assert len(wanted) == 2798
-    made = Counter(item.category for item in wanted)
-    assert made == {
-        "одежда": 1260, "нет товара": 740, "текстиль": 240, "обувь": 192, "электроника": 120,
-        "бытовая техника": 102, "товары для детей": 70, "украшения и аксессуары": 56, "посуда": 18,
-    }  # fmt: skip
-
-
-def test_a_cap_takes_the_rarest_categories_first_and_spreads_over_their_originals():
-    wanted = plan(labelled({"a": 5, "b": 3, "c": 2}), max_synthetic=7)
-    assert [(item.category, item.source_id, item.copy) for item in wanted] == [
-        ("c", "c-0", 1), ("c", "c-1", 1), ("c", "c-0", 2), ("c", "c-1", 2), ("c", "c-0", 3), ("c", "c-1", 3),
-        ("b", "b-0", 1),
-    ]  # fmt: skip
-
-
-def test_copies_are_bounded_for_long_lists_of_categories():
-    copies = copies_per_category([str(n) for n in range(20) for _ in range(n + 1)])
-    assert copies["19"] == 1 and copies["0"] == 9 and max(copies.values()) == 9
 
 
 class FakeWriter:
@@ -244,6 +211,25 @@ def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, wri
     reject(one, kept["id"][0])
     assert augment(one).empty
     assert [r["reason"] for r in read_records(Run(one.folder).path("rejected.jsonl"))] == ["by_hand", "near_duplicate"]
+
+
+@pytest.mark.parametrize("harm", ["emptied", "half of it gone"])
+def test_refused_attempts_that_were_lost_are_made_again_and_what_is_kept_stays(ready, writer, harm):
+    """Also those of a full quota; what a person had rejected does not come back, though its record is gone too."""
+    writer.opinion = staticmethod(lambda text: 0.6)
+    reject(ready, augment(ready)["id"][2])
+    whole = augment(ready)
+    run = Run(ready.folder)
+    path, kept = run.path("rejected.jsonl"), run.path("synthetic.jsonl").read_bytes()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"" if harm == "emptied" else b"".join(lines[: len(lines) // 2]))
+    pd.testing.assert_frame_equal(augment(ready), whole)
+    assert run.path("synthetic.jsonl").read_bytes() == kept
+    tries = [Counter((r["source_id"], r["copy"], r["attempt"], r["text"]) for r in rows) for rows in (
+        map(json.loads, lines), read_records(path)
+    )]  # fmt: skip
+    assert tries[0] == tries[1] and max(tries[1].values()) == 1
+    assert [r["reason"] for r in read_records(path)].count("by_hand") == 1
 
 
 def test_an_unknown_name_is_refused_and_nothing_is_taken_out(ready, writer):

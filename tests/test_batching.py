@@ -39,6 +39,29 @@ def test_one_text_that_does_not_fit_is_a_clear_error():
         batches_of([8, 8], tokens=100, fits=4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+    ids=str,
+)
+def test_memory_that_runs_out_is_known_however_a_library_says_it(error):
+    failed = []
+
+    def work(batch):
+        if len(batch) > 2:
+            failed.append(len(batch))
+            raise error
+
+    Batcher(40).run([10] * 4, work)
+    assert failed == [4]
+
+
 def test_other_errors_pass_through():
     def broken(_):
         raise RuntimeError("shape mismatch")

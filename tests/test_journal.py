@@ -1,26 +1,14 @@
 import errno
 import json
 import os
-import resource
 import shutil
-from contextlib import contextmanager
 
 import pytest
+from conftest import no_file_longer_than
 
 from sirius_helpers import journal as journal_module
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import Journal, fingerprint, read_records, write_atomically, writing
-
-
-@contextmanager
-def no_file_longer_than(size):
-    """The system writes up to here and refuses the rest, as a full disk does."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def numbers(journal):
@@ -133,7 +121,7 @@ def test_a_folder_that_went_away_is_told_in_one_line(tmp_path):
 def test_damage_in_the_middle_names_the_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"n": 1}\nnot json\n{"n": 3}\n')
-    with pytest.raises(UserError, match="line 2 is not valid JSON"):
+    with pytest.raises(UserError, match="line 2 is not a JSON record"):
         read_records(path)
 
 

@@ -3,11 +3,13 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import no_file_longer_than
 from tiny_models import tiny_roberta
 from tqdm.std import tqdm
 
 from sirius_helpers import prediction
 from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.prediction import predict, write_pieces
 from sirius_helpers.runs import Run
@@ -77,6 +79,20 @@ def test_a_killed_prediction_goes_on_with_the_missing_chunks(ready, monkeypatch)
     assert not run.path("predictions.csv").exists()
     assert predict(ready)["category"].tolist() == whole["category"].tolist()
     assert calls == [4, 4, 4, 4, 4, 2]  # two finished, one killed, the three that were missing
+
+
+def test_a_full_disk_leaves_no_part_and_keeps_the_old_predictions(ready, tmp_path):
+    pieces = [tmp_path / "0.csv", tmp_path / "1.csv"]
+    for piece in pieces:
+        piece.write_text("text,category\n" + "Ботинки малы,обувь\n" * 50, encoding="utf-8")
+    target = tmp_path / "whole" / "predictions.csv"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    with no_file_longer_than(1_000), pytest.raises(UserError, match="predictions.csv.* could not be written"):
+        prediction.join(pieces, target)
+    assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
+    prediction.join(pieces, target)
+    assert len(read(target)) == 100
 
 
 def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(ready, data):

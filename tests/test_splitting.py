@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from rapidfuzz import fuzz
 
+from sirius_helpers.categories import Category
+from sirius_helpers.errors import UserError
+from sirius_helpers.reviews import normalised
 from sirius_helpers.splitting import (
+    PARTS,
     TEST,
     TRAIN,
     grouped_parts,
@@ -15,6 +20,7 @@ from sirius_helpers.splitting import (
     leak_groups,
     near_duplicates,
     seed_parts,
+    with_examples,
 )
 
 
@@ -92,6 +98,68 @@ def test_grouped_split_never_leaks_and_shows_each_category_on_both_sides(table, 
     assert (grouped_parts(table, groups, 0.2, 0.1, seed) == parts).all()
 
 
+# Texts of a few letters, so that many are near-duplicates at any threshold.
+NEAR_TEXTS = st.lists(st.text("абв .", max_size=12), min_size=1, max_size=30)
+THRESHOLDS = st.one_of(st.floats(1, 100), st.sampled_from([0.0, 50.0, 66.6, 80.0, 90.0, 100.0]))
+
+
+def alike(one, other, threshold):
+    return fuzz.ratio(normalised(one), normalised(other)) >= threshold
+
+
+@given(NEAR_TEXTS, THRESHOLDS, st.integers(1, 7))
+@limits(max_examples=200, deadline=None)
+def test_near_duplicates_are_all_pairs_that_are_alike_and_no_other(texts, threshold, block):
+    expected = {(i, j) for i in range(len(texts)) for j in range(i) if alike(texts[i], texts[j], threshold)}
+    found = [tuple(sorted(pair, reverse=True)) for pair in near_duplicates(texts, threshold, block)]
+    assert sorted(found) == sorted(expected)
+
+
+@given(NEAR_TEXTS, THRESHOLDS, st.integers(0, 9), st.data())
+@limits(max_examples=100, deadline=None)
+def test_no_two_rows_that_are_alike_or_of_one_original_stand_in_different_parts(texts, threshold, seed, data):
+    sources: list[int] = []
+    for n in range(len(texts)):
+        sources.append(data.draw(st.sampled_from([*sources, n])))  # a paraphrase of a row above, or an original
+    numbered = enumerate(zip(texts, sources, strict=True))
+    rows = [(text, "абвг"[source % 4], str(source), source != n) for n, (text, source) in numbered]
+    table = pd.DataFrame(rows, columns=["text", "category", "source_id", "synthetic"])
+    parts = grouped_parts(table, leak_groups(table, threshold), 0.3, 0.3, seed)
+    assert set(parts) <= set(PARTS) and len(parts) == len(texts)
+    for i in range(len(texts)):
+        for j in range(i):
+            if sources[i] == sources[j] or alike(texts[i], texts[j], threshold):
+                assert parts[i] == parts[j]
+
+
+@given(
+    st.lists(st.sampled_from("абвгдежзиклмн"), min_size=1, max_size=80),
+    st.floats(0.01, 0.9),
+    st.floats(0.01, 0.9),
+    st.integers(0, 9),
+)
+@limits(max_examples=200, deadline=None)
+def test_seed_split_gives_every_row_a_part_keeps_proportions_and_is_stable(categories, test_share, share, seed):
+    parts = seed_parts(categories, test_share, share, seed)
+    assert len(parts) == len(categories) and set(parts) <= set(PARTS)
+    assert (parts == seed_parts(categories, test_share, share, seed)).all()
+    counts = Counter(categories)
+    drawn_from = [name for name in categories if counts[name] > 1]
+    held = int((parts == TEST).sum())
+    for name, n in counts.items():
+        own = int((parts[np.array(categories) == name] == TEST).sum())
+        expected = held * n / len(drawn_from) if n > 1 else 0
+        assert abs(own - expected) < 1 + 1e-9
+
+
+def test_texts_made_for_labels_that_have_changed_are_refused():
+    labels = pd.DataFrame({"id": ["a", "b"], "text": ["раз", "два"], "category": ["обувь", "посуда"]})
+    made = [{"text": "три", "category": "обувь", "source_id": source} for source in ("a", "b", "gone")]
+    assert len(joined(labels, made[:1])) == 3
+    with pytest.raises(UserError, match="2 texts in synthetic.jsonl .* Run the stage 'augment' again"):
+        joined(labels, made)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_grouped_split_holds_out_about_the_asked_share(share):
     rows = [(f"уникальный отзыв {'абвгд'[n % 5] * (n % 17)} {n * 7919}", "ab"[n % 4 == 0], str(n)) for n in range(200)]
@@ -100,3 +168,13 @@ def test_grouped_split_holds_out_about_the_asked_share(share):
     for category in "ab":
         held = (parts[table["category"] == category] == TEST).mean()
         assert held == pytest.approx(share, abs=0.02)
+
+
+def test_example_phrases_are_trained_on_unless_they_nearly_repeat_a_held_out_review():
+    taxonomy = [Category("обувь", "всё для ног", ("Сапоги промокли", "Туфли жмут")), Category("посуда")]
+    table = pd.DataFrame({"text": ["сапоги промокли!", "туфли  жмут"], "part": [TEST, TRAIN], "category": "обувь"})
+    whole = with_examples(table.assign(source_id=["a", "b"], synthetic=False), taxonomy, 90)
+    assert whole.iloc[2:].to_dict("records") == [
+        {"text": text, "part": TRAIN, "category": "обувь", "source_id": "example", "synthetic": True}
+        for text in ("Туфли жмут", "всё для ног")
+    ]

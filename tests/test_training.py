@@ -1,12 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from sirius_helpers import training
+from sirius_helpers import classifier, loaders, training
 from sirius_helpers.baseline import Linear, fit_linear
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.errors import UserError
@@ -135,3 +136,27 @@ def test_one_category_only_is_a_clear_error(ready):
     path.write_text(path.read_text(encoding="utf-8").replace("посуда", "обувь"), encoding="utf-8")
     with pytest.raises(UserError, match="all 36 training rows of .*split.csv have the same category"):
         train(ready)
+
+
+def test_accumulated_batches_learn_from_their_mean_as_one_large_batch_does(ready):
+    losses = []
+    for size in (8, 2):
+        changes = {"run": str(size), "batch_size": size, "accumulation": 8 // size}
+        changes |= {"epochs": 1, "learning_rate": 1e-9, "class_weight_power": 0.0}  # the loss of the model as it came
+        settings = replace(ready, **changes)
+        shutil.copytree(ready.folder, settings.folder)
+        losses.append(train(settings)["train_loss"][0])
+    assert losses[1] == pytest.approx(losses[0], rel=0.4)  # a sum would be four times as large
+
+
+def test_the_commit_of_the_base_model_is_recorded_and_pinned_in_the_adapter(ready, monkeypatch):
+    def from_hub(*args):
+        model = loaders.load_model(*args)
+        model.config._commit_hash = "c0ffee"
+        return model
+
+    monkeypatch.setattr(classifier, "load_model", from_hub)
+    train(ready)
+    run = Run(ready.folder)
+    assert run.memory["stages"]["train"]["revision"] == "c0ffee"
+    assert json.loads(run.path("adapter").joinpath("config.json").read_text())["base"]["revision"] == "c0ffee"

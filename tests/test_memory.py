@@ -1,0 +1,34 @@
+"""What becomes of stages when memory really runs out (tests/starved.py does it)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sirius_helpers.settings import PROJECT
+
+
+@pytest.fixture(scope="module")
+def starved():
+    """What went wrong in each trial."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "tests/starved.py"]
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return {name: problems for line in result.stdout.splitlines() for name, problems in json.loads(line).items()}
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        "smaller_label_batches",
+        "smaller_prediction_batches",
+        "one_review_too_many",
+        "too_large_a_model",
+        "smaller_training_batches",
+    ],
+)
+def test_a_stage_survives_a_limit_on_memory(starved, trial):
+    assert starved[trial] == []
