@@ -37,12 +37,12 @@ def main() -> None:
     ask.add_argument("--labels", default="")
     ask.add_argument("--run", required=True, help="the repeats go to checkpoints/<run>-0, -1, …")
     ask.add_argument("--synthetic", type=Path, help="a run's synthetic.jsonl, or the reference's CSV")
-    ask.add_argument("--repeats", type=int, default=5)
+    ask.add_argument("--splits", nargs="*", type=int, default=range(5), help="which repeats")
     ask.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
     given = ask.parse_args()
     changes = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in given.set)}
     rows = []
-    for repeat in range(given.repeats):
+    for repeat in given.splits:
         run = f"{given.run}-{repeat}"
         settings = settings_for("auto", data=given.data, labels=given.labels, run=run, **changes)
         rows += one_repeat(settings, given.synthetic, repeat)
