@@ -192,7 +192,7 @@ def cpu() -> dict:
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "lora_targets": ("query", "key", "value", "dense"),
-        # Chosen on inner folds of training rows; dropout in the adapters costs a quarter of the time and gained nothing.
+        # Chosen on inner folds of training rows; adapter dropout costs a quarter of the time and gained nothing.
         "learning_rate": 1e-3,
         "lora_dropout": 0.0,
         "epochs": 10,

@@ -41,7 +41,7 @@ def main() -> None:
     with causal_lm(llm.writer, llm.device) as loaded:
         found += measured("label, Gemma-3-270M", labelled_by(llm_labels, loaded, llm), labels)
         found += measured("verdict, Gemma-3-270M", judged_by(loaded, settings), ["да", "нет"], settings.judge_draws)
-    print(pd.DataFrame(found).to_string(index=False, float_format="{:.3f}".format))
+    print(pd.DataFrame(found).to_string(index=False, float_format="{:.3f}".format, na_rep="–"))
 
 
 def labelled_by(labeler: Callable, loaded: tuple, settings: Settings) -> Answers:
@@ -85,10 +85,12 @@ def compared(
     first = before.argmax(1) if draws is None else np.zeros(len(before), dtype=int)  # a verdict is about "да"
     places = np.arange(len(before))
     shift = np.abs(after[places, first] - before[places, first])
-    changed = after.argmax(1) != first if draws is None else np.array(list(map(flips, before, after, [draws] * 40)))
+    changed = (
+        after.argmax(1) != first if draws is None else np.array(list(map(flips, before, after, [draws] * len(before))))
+    )
     demanded = [names.index(name) if name in names else -1 for name in table["demands"]]
     asking = rows & (np.array(demanded) >= 0)
-    obeyed = [np.mean((p.argmax(1) == demanded)[asking]) for p in (before, after)]
+    obeyed = [(p.argmax(1) == demanded)[asking].mean() if asking.any() else None for p in (before, after)]
     return {
         "by": kind,
         "rows": int(rows.sum()),

@@ -77,7 +77,7 @@ def one_review_too_many(settings: Settings) -> Iterator[str]:
     yield from refused(settings, label, 100, "out of memory on a single text")
     if (settings.folder / "labels.jsonl").read_bytes() != before:
         yield "earlier labels changed"
-    if (calls := done(settings, label)) != 3:  # the prefix, its check, and one batch
+    if (calls := done(settings, label)) != 4:  # the prefix, its check, texts without content, and one batch
         yield f"{calls} model calls for one review"
     if not (settings.folder / "labels.jsonl").read_bytes().startswith(before):
         yield "earlier labels were made again"
@@ -107,10 +107,10 @@ def smaller_training_batches(settings: Settings) -> Iterator[str]:
     settings.folder.mkdir(parents=True)
     table = "\n".join(["text,category,source_id,synthetic,part", *rows]) + "\n"
     (settings.folder / "split.csv").write_text(table, encoding="utf-8")
-    yield from refused(settings, train, 400, "out of memory while training with batches of 32 texts. Halve batch_size")
+    yield from refused(settings, train, 900, "out of memory while training with batches of 32 texts. Halve batch_size")
     if (settings.folder / "adapter").exists():
         yield "half an adapter was written"
-    done(replace(settings, batch_size=2, accumulation=16), train, 400)
+    done(replace(settings, batch_size=2, accumulation=16), train, 900)
 
 
 TRIALS = (smaller_label_batches, smaller_prediction_batches, one_review_too_many, too_large_a_model)
