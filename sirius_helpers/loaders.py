@@ -69,7 +69,8 @@ def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     if device == "cuda" or spec.weights == "nf4":
-        options["device_map"] = {"": 0 if device == "cuda" else "cpu"}  # never spill to the host silently
+        # A named device: never spill to the host silently.
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet():
         check_fits(auto_class, spec, device)
         return auto_class.from_pretrained(local_name(spec), **options).eval()
