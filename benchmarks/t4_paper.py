@@ -174,7 +174,7 @@ def _question(stage: str, tokenizer, settings: Settings) -> ClosedQuestion:
 def paper() -> None:
     """The table of floors and memory for the contest's counts."""
     settings = Settings(**(t4() | {"max_new_tokens": NEW_TOKENS}), profile_reason="on paper")
-    print(f"floor = max(flops / {T4_FLOPS:.0e}, bytes moved / {T4_BYTES:.0e}) seconds on a T4")
+    print(f"floor = max(flops / {T4_FLOPS / 1e12:.0f}e12, bytes moved / {T4_BYTES / 1e9:.0f}e9) seconds on a T4")
     rows, sums = [], {}
     for stage, count in CONTEST.items():
         figures, spec = synthetic.FIGURES[ROLES[stage]], getattr(settings, ROLES[stage])

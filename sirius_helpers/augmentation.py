@@ -121,7 +121,7 @@ def _identity(settings: Settings) -> list:
     """Everything a synthetic review depends on beside its original."""
     chat = settings.writer.chat
     return [
-        vars(settings.writer),
+        settings.writer.identity,
         vars(template_for("paraphrase", chat, settings.prompts)),
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
@@ -134,4 +134,4 @@ def _identity(settings: Settings) -> list:
 def _judge_identity(settings: Settings) -> list:
     """Everything the judge's probability of a text depends on."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
-    return [vars(settings.writer), vars(template), settings.judge_temperature, settings.prior_correction]
+    return [settings.writer.identity, vars(template), settings.judge_temperature, settings.prior_correction]

@@ -20,6 +20,7 @@ from .journal import Journal
 from .judging import judge_question, one_line, p_yes, verdicts
 from .prompts import split_prompt, template_for
 from .quotas import Wanted
+from .server import Server, ServerSampler
 from .settings import Settings
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
@@ -34,7 +35,8 @@ class Writer:
         self.settings, self.tokenizer = settings, tokenizer
         template = template_for("paraphrase", chat, settings.prompts)
         self.prefix, self.tail = split_prompt(template, tokenizer, chat)
-        self.sampler = Sampler(
+        kind = ServerSampler if isinstance(model, Server) else Sampler
+        self.sampler = kind(
             model,
             tokenizer,
             temperature=settings.temperature,

@@ -203,7 +203,7 @@ def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list:
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
-    common = [settings.labeler_kind, vars(settings.labeler), shown]
+    common = [settings.labeler_kind, settings.labeler.identity, shown]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]
     template = template_for("label", settings.labeler.chat, settings.prompts)

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from . import embedded
 from .batching import free_memory
 from .errors import UserError
+from .server import Server
 from .settings import CAUSAL_LM, ENCODER, ModelSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -30,7 +31,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @contextmanager
 def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple]:
-    """A causal language model and its tokenizer, padded on the left for generation."""
+    """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it."""
+    if spec.server:
+        yield Server(spec), load_tokenizer(spec)
+        return
     with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
