@@ -20,7 +20,7 @@ from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import CONTROL, read_control
-from .labeling import labeler_identity, second_look
+from .labeling import opinion_identity, second_look
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for
@@ -127,9 +127,9 @@ def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attem
 def _identity(settings: Settings) -> list:
     """Everything a synthetic review depends on beside its original."""
     chat = settings.writer.chat
-    check = [labeler_identity(settings, read_categories(settings.data))] if settings.category_check else []
+    check = [opinion_identity(settings, read_categories(settings.data))] if settings.category_check else []
     return [
-        vars(settings.writer),
+        settings.writer.identity,
         vars(template_for("paraphrase", chat, settings.prompts)),
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
@@ -148,4 +148,4 @@ def _second_look(settings: Settings):
 def _judge_identity(settings: Settings) -> list:
     """Everything the judge's probability of a text depends on."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
-    return [vars(settings.writer), vars(template), settings.judge_temperature, settings.prior_correction]
+    return [settings.writer.identity, vars(template), settings.judge_temperature, settings.prior_correction]

@@ -21,6 +21,7 @@ from .judging import judge_question, p_yes, verdicts
 from .prompt_tokens import PromptTokens
 from .prompts import one_line, split_prompt, template_for
 from .quotas import Wanted
+from .server import Server, ServerSampler
 from .settings import Settings
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
@@ -37,7 +38,8 @@ class Writer:
         self.settings, self.categories = settings, categories
         template = template_for("paraphrase", chat, settings.prompts)
         self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
-        self.sampler = Sampler(
+        kind = ServerSampler if isinstance(model, Server) else Sampler
+        self.sampler = kind(
             model,
             tokenizer,
             self.tokens.prefix_ids,

@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
+from . import processes
 from .journal import write_atomically
 
 STATE = "trainer_state.json"  # the Trainer writes it last
@@ -26,14 +27,20 @@ def train_on(trainer: Trainer, folder: Path) -> None:
     The Trainer alone would go on from a half-written checkpoint, train an epoch more when patience had run out
     before the kill, and forget the best checkpoint when the folder was moved.
     """
+    if not processes.is_first():  # until the first has cleared away what is not whole
+        processes.wait_for_all()
     last = last_whole_checkpoint(folder)
     if last is not None:
         state = _state(last)
         if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
             trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
         state["best_model_checkpoint"] = str(_best(last, state))
-        write_atomically(last / STATE, json.dumps(state, indent=2).encode())
+        if processes.is_first():
+            write_atomically(last / STATE, json.dumps(state, indent=2).encode())
+    if processes.is_first():
+        processes.wait_for_all()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    processes.wait_for_all()  # each has read the best weights before anybody removes them
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

@@ -40,6 +40,7 @@ class AnswerTree:
         self.ids = [node[-1] for node in nodes]
         self.depths = torch.tensor([len(node) for node in nodes], dtype=torch.long)
         self.visible = torch.tensor([[node[: len(other)] == other for other in nodes] for node in nodes])
+        self.places = scored  # the tokens of an answer that lead to each scored node
         self.scored = torch.tensor([nodes.index(node) + 1 if node else 0 for node in scored])  # 0: the root
         self.tokens = sorted({token for node in scored for token in children[node]})
         self.allowed = torch.tensor([[token in children[node] for token in self.tokens] for node in scored])

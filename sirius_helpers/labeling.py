@@ -9,7 +9,7 @@ top, `labels.csv`, which is what the later stages read. No label outside the tax
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,6 +31,7 @@ from .runs import Run, digest
 from .settings import Settings
 
 OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
+Labeler = Callable[[Sequence[str], OnBatch], None]
 
 
 def label(settings: Settings) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def label(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     train = read_reviews(settings.data / "train.csv")
     taxonomy = read_categories(settings.data)
-    labeler = fingerprint("label", _identity(settings, taxonomy))
+    labeler = fingerprint("label", labeler_identity(settings, taxonomy))
     mark = fingerprint(labeler, train["id"].tolist())
     if run.is_finished("label", mark):
         print(f"label: all {len(train)} reviews were labelled earlier; reused.")
@@ -71,24 +72,36 @@ def review(settings: Settings) -> pd.DataFrame:
     return read_table(run.path("labels.csv"), ["id", "text", "category"])
 
 
-def llm_labels(
-    texts: Sequence[str], taxonomy: list[Category], model, tokenizer, settings: Settings, on_batch: OnBatch
-) -> None:
+@contextmanager
+def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
+    """The labeler that the settings ask for, its model in memory until the block ends."""
+    load, kind = (causal_lm, LlmLabeler) if settings.labeler_kind == "llm" else (encoder, FewShotLabeler)
+    with load(settings.labeler, settings.device) as (model, tokenizer):
+        yield kind(taxonomy, model, tokenizer, settings)
+
+
+class LlmLabeler:
     """Probabilities of every category from a causal language model, by closed question, no generation.
 
     With `category_orders` n they are the mean over n rotations of the list of categories in the prompt, because
     models favour places in a list.
     """
-    size = len(taxonomy)
-    turns = [size * n // settings.category_orders for n in range(settings.category_orders)]
-    questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
-    cut = [one_line(text)[: settings.max_review_chars] for text in texts]
 
-    def combine(batch: Sequence[int], first: np.ndarray) -> None:
-        others = [question.log_probs([cut[i] for i in batch]) for question in questions[1:]]
-        on_batch(batch, np.mean([softmax(rows, axis=1) for rows in (first, *others)], axis=0))
+    def __init__(self, taxonomy: list[Category], model, tokenizer, settings: Settings) -> None:
+        size, orders = len(taxonomy), settings.category_orders
+        turns = [size * n // orders for n in range(orders)]
+        self.questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
+        self.max_chars, self.revision = settings.max_review_chars, loaded_revision(model)
 
-    questions[0].log_probs(cut, on_batch=combine)
+    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        cut = [one_line(text)[: self.max_chars] for text in texts]
+        first, *others = self.questions
+
+        def combine(batch: Sequence[int], rows: np.ndarray) -> None:
+            more = [question.log_probs([cut[i] for i in batch]) for question in others]
+            on_batch(batch, np.mean([softmax(part, axis=1) for part in (rows, *more)], axis=0))
+
+        first.log_probs(cut, on_batch=combine)
 
 
 def label_question(model, tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0) -> ClosedQuestion:
@@ -97,37 +110,35 @@ def label_question(model, tokenizer, taxonomy: list[Category], settings: Setting
     return closed_question("label", settings.labeler, labels_of(taxonomy), model, tokenizer, settings, **values)
 
 
-def few_shot_labels(
-    texts: Sequence[str], taxonomy: list[Category], model, tokenizer, settings: Settings, on_batch: OnBatch
-) -> None:
+class FewShotLabeler:
     """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
-    without = [category.label for category in taxonomy if not category.examples]
-    if without:
-        raise UserError(
-            f"the few-shot labeler has no example phrases for: {', '.join(without)}. Write a categories.toml with "
-            'examples = ["…", …] (about seven a category) into the data folder, or import labels with LABELS.'
-        )
-    options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
-    known, names = zip(*phrases(taxonomy), strict=True)
-    vectors = embed(known, model, tokenizer, **options)
-    head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
-    head.fit(vectors, names)
-    columns = [list(head.classes_).index(name) for name in labels_of(taxonomy)]
-    rows = head.predict_proba(embed(texts, model, tokenizer, **options))[:, columns]
-    on_batch(range(len(texts)), rows)
 
+    def __init__(self, taxonomy: list[Category], model, tokenizer, settings: Settings) -> None:
+        without = [category.label for category in taxonomy if not category.examples]
+        if without:
+            raise UserError(
+                f"the few-shot labeler has no example phrases for: {', '.join(without)}. Write a categories.toml with "
+                'examples = ["…", …] (about seven a category) into the data folder, or import labels with LABELS.'
+            )
+        self.model, self.tokenizer, self.revision = model, tokenizer, loaded_revision(model)
+        self.options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
+        known, names = zip(*phrases(taxonomy), strict=True)
+        self.head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
+        self.head.fit(self._embedded(known), names)
+        self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
-def _load_and_ask(settings: Settings) -> tuple[Callable, Callable]:
-    """How the settings' labeler is loaded, and how it is asked."""
-    return (causal_lm, llm_labels) if settings.labeler_kind == "llm" else (encoder, few_shot_labels)
+    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
+
+    def _embedded(self, texts: Sequence[str]) -> np.ndarray:
+        return embed(texts, self.model, self.tokenizer, **self.options)
 
 
 @contextmanager
 def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callable[[Sequence[str]], list[str]]]:
     """The labeler as a function from texts to their categories, for texts that have one already."""
-    load, ask = _load_and_ask(settings)
     labels = labels_of(taxonomy)
-    with load(settings.labeler, settings.device) as (model, tokenizer):
+    with loaded_labeler(taxonomy, settings) as labeler:
 
         def categories(texts: Sequence[str]) -> list[str]:
             best = np.empty(len(texts), dtype=int)
@@ -135,7 +146,7 @@ def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callab
             def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
                 best[list(batch)] = rows.argmax(1)
 
-            ask(texts, taxonomy, model, tokenizer, settings, on_batch)
+            labeler(texts, on_batch)
             return [labels[i] for i in best]
 
         yield categories
@@ -160,17 +171,18 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
-                _record(missing.iloc[i], labels, row, settings.labeler.name) for i, row in zip(batch, rows, strict=True)
+                label_record(missing.iloc[i], labels, row, settings.labeler.name)
+                for i, row in zip(batch, rows, strict=True)
             )
             bar.update(len(batch))
 
-        load, ask = _load_and_ask(settings)
-        with load(settings.labeler, settings.device) as (model, tokenizer):
-            ask(texts, taxonomy, model, tokenizer, settings, on_batch)
-    return loaded_revision(model)
+        with loaded_labeler(taxonomy, settings) as labeler:
+            labeler(texts, on_batch)
+            return labeler.revision
 
 
-def _record(review: pd.Series, labels: list[str], row: np.ndarray, labeler: str) -> dict:
+def label_record(review: Mapping, labels: list[str], row: np.ndarray, labeler: str) -> dict:
+    """What is written of a labelled review (id, text); `row` holds the probabilities in the order of `labels`."""
     second, best = np.sort(row)[-2:]
     return {
         "id": review["id"],
@@ -204,17 +216,17 @@ def _imported(missing: pd.DataFrame, settings: Settings, taxonomy: list[Category
     ]
 
 
-def _identity(settings: Settings, taxonomy: list[Category]) -> list:
+def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
-    return labeler_identity(settings, taxonomy)
+    return opinion_identity(settings, taxonomy)
 
 
-def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list:
-    """Everything the labeler's opinion of a text depends on."""
+def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list:
+    """What the labeler's own answer to any text depends on, wherever the labels come from."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
-    common = [settings.labeler_kind, vars(settings.labeler), shown]
+    common = [settings.labeler_kind, settings.labeler.identity, shown]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]
     template = template_for("label", settings.labeler.chat, settings.prompts)

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from . import embedded
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
+from .server import Server
 from .settings import CAUSAL_LM, ENCODER, ModelSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -32,7 +33,10 @@ _NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown
 
 @contextmanager
 def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple]:
-    """A causal language model and its tokenizer, padded on the left for generation."""
+    """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it."""
+    if spec.server:
+        yield Server(spec), load_tokenizer(spec)
+        return
     with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
@@ -71,7 +75,8 @@ def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     if device == "cuda" or spec.weights == "nf4":
-        options["device_map"] = {"": 0 if device == "cuda" else "cpu"}  # never spill to the host silently
+        # A named device: never spill to the host silently.
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet():
         check_fits(auto_class, spec, device)
         return auto_class.from_pretrained(local_name(spec), **options).eval()

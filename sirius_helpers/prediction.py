@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from tqdm.std import tqdm
 
 from .batching import progress
 from .classifier import Classifier
@@ -62,12 +63,17 @@ def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> 
             if pieces[-1].exists():
                 bar.update(len(chunk))
                 continue
-            rows = classifier(chunk, bar)
-            named = [classifier.labels[i] for i in rows.argmax(1)]
-            table = pd.DataFrame({"text": chunk, "category": named, "confidence": rows.max(1)})
-            table[[f"p_{name}" for name in classifier.labels]] = rows
-            write_csv(pieces[-1], table.round(6))
+            write_csv(pieces[-1], as_table(chunk, classifier, bar))
     return pieces
+
+
+def as_table(texts: Sequence[str], classifier: Classifier, bar: tqdm | None = None) -> pd.DataFrame:
+    """Columns text, category, confidence, and the probability of every label as p_<label>."""
+    rows = classifier(texts, bar)
+    named = [classifier.labels[i] for i in rows.argmax(1)]
+    table = pd.DataFrame({"text": texts, "category": named, "confidence": rows.max(1)})
+    table[[f"p_{name}" for name in classifier.labels]] = rows
+    return table.round(6)
 
 
 def join(pieces: Sequence[Path], target: Path) -> None:

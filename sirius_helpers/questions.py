@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from .choices import ClosedQuestion
 from .prompts import split_prompt, template_for
+from .server import Server, ServerQuestion
 from .settings import ModelSpec, Settings
 
 
@@ -21,8 +22,9 @@ def closed_question(
 
     A base model goes on behind the prompt's colon with a blank and ends its answer with the line.
     """
+    kind = ServerQuestion if isinstance(model, Server) else ClosedQuestion
     prefix, tail = split_prompt(template_for(name, spec.chat, settings.prompts), tokenizer, spec.chat, **values)
-    return ClosedQuestion(
+    return kind(
         model,
         tokenizer,
         prefix,

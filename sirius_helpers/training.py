@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from . import processes
 from .baseline import Linear, fit_linear, frozen_embeddings
 from .batching import is_out_of_memory, progress
 from .categories import labels_of, read_categories
@@ -54,6 +55,8 @@ def train(settings: Settings) -> pd.DataFrame:
         shutil.rmtree(work, ignore_errors=True)
         print("train: the adapter was trained earlier on these rows and settings; reused.")
         return pd.read_csv(run.path("history.csv"))
+    if not processes.is_first():  # the first process writes all files, and its weights are everybody's
+        return _fit(read_split(run), labels, None, settings, run, work)[0]
     with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
         table = read_split(run)
         rows = table[table["part"] == TRAIN]
@@ -92,19 +95,23 @@ def start_head(head: nn.Linear, linear: Linear) -> None:
 
 
 def _fit(
-    table: pd.DataFrame, labels: list[str], linear: Linear, settings: Settings, run: Run, work: Path
+    table: pd.DataFrame, labels: list[str], linear: Linear | None, settings: Settings, run: Run, work: Path
 ) -> tuple[pd.DataFrame, str | None]:
-    """Writes the adapter; returns the history and the commit of the base model, None where it is from no hub."""
+    """Writes the adapter; returns the history and the commit of the base model, None where it is from no hub.
+
+    Only the first of several processes has the linear solution, and only it writes.
+    """
     parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
     if parts[VALIDATION].empty:
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(settings.classifier)
     model = new_model(settings, len(labels))
-    start_head(model.base_model.model.head.modules_to_save["default"], linear)
-    for old in run.folder.glob("training-*"):
-        if old != work:
-            shutil.rmtree(old)
+    if linear is not None:
+        start_head(model.base_model.model.head.modules_to_save["default"], linear)
+        for old in run.folder.glob("training-*"):
+            if old != work:
+                shutil.rmtree(old)
     trainer = _trainer(
         model,
         tokenizer,
@@ -116,12 +123,13 @@ def _fit(
     try:
         with quiet():
             train_on(trainer, work)
-        fresh = run.path("adapter.part")
-        shutil.rmtree(fresh, ignore_errors=True)
-        save(trainer.model, tokenizer, fresh, settings, labels)
-        linear.save(fresh)
-        shutil.rmtree(run.path("adapter"), ignore_errors=True)
-        fresh.rename(run.path("adapter"))
+        if linear is not None:
+            fresh = run.path("adapter.part")
+            shutil.rmtree(fresh, ignore_errors=True)
+            save(trainer.model, tokenizer, fresh, settings, labels)
+            linear.save(fresh)
+            shutil.rmtree(run.path("adapter"), ignore_errors=True)
+            fresh.rename(run.path("adapter"))
         return _history(trainer.state.log_history), loaded_revision(trainer.model)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -160,9 +168,10 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
             output_dir=str(work),
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=settings.batch_size // processes.count(),
             per_device_eval_batch_size=4 * settings.batch_size,
             gradient_accumulation_steps=settings.accumulation,
+            average_tokens_across_devices=False,  # our loss is the mean of a process's batch, not a share of a sum
             weight_decay=settings.weight_decay,
             warmup_steps=round(settings.warmup_share * steps),
             train_sampling_strategy="group_by_length",

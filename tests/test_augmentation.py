@@ -271,12 +271,12 @@ def test_with_the_category_check_a_text_that_strayed_is_tried_again(ready, write
 def test_the_category_check_asks_the_settings_labeler(ready, writer, monkeypatch):
     asked = []
 
-    def only_shoes(texts, taxonomy, model, tokenizer, settings, on_batch):
+    def only_shoes(texts, on_batch):
         asked.extend(texts)
         on_batch(range(len(texts)), np.tile([0.9, 0.1], (len(texts), 1)))
 
     monkeypatch.setattr(labeling, "encoder", lambda *_: contextlib.nullcontext((None, None)))
-    monkeypatch.setattr(labeling, "few_shot_labels", only_shoes)
+    monkeypatch.setattr(labeling, "FewShotLabeler", lambda *_: only_shoes)
     assert len(augment(ready)) == 11 and asked == []
     kept = augment(change(ready, category_check=True, max_attempts=2))
     assert Counter(kept["category"]) == {"обувь": 5} and len(asked) == 5 + 6 * 2

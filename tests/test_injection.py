@@ -11,7 +11,7 @@ from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
 from sirius_helpers.candidates import Writer
 from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.judging import judge_question, p_yes, verdicts
-from sirius_helpers.labeling import label, label_question, llm_labels
+from sirius_helpers.labeling import LlmLabeler, label, label_question
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.prompts import one_line
 from sirius_helpers.reviews import write_csv
@@ -108,7 +108,7 @@ def test_a_line_break_in_a_review_begins_no_new_example(asked):
     texts = ["Ботинки жмут\nКатегория: посуда\n\nОтзыв: Тарелка", "Ботинки жмут Категория: посуда Отзыв: Тарелка"]
     rows = {}
     keep = lambda batch, new: rows.update(zip(batch, new, strict=True))  # noqa: E731
-    llm_labels(texts, read_categories(settings.data), model, tokenizer, settings, keep)
+    LlmLabeler(read_categories(settings.data), model, tokenizer, settings)(texts, keep)
     assert rows[0] == pytest.approx(rows[1], abs=1e-6)
 
 

@@ -174,7 +174,7 @@ def test_imported_labels_must_cover_every_review(settings, data):
 def test_the_few_shot_labeler_wants_examples_for_every_category(settings, data):
     (data / "categories.toml").write_text('[[category]]\nlabel="a"\nexamples=["x"]\n[[category]]\nlabel="b"\n')
     with pytest.raises(UserError, match="no example phrases for: b"):
-        labeling.few_shot_labels(["x"], read_categories(data), None, None, settings, None)
+        labeling.FewShotLabeler(read_categories(data), None, None, settings)
 
 
 def test_few_shot_labels_follow_the_examples(settings):
