@@ -53,7 +53,7 @@ def curves(history: pd.DataFrame) -> Figure:
     left.plot(history["epoch"], history["train_loss"], color=TRAIN_COLOUR, marker="o", ms=4, label="train")
     left.plot(history["epoch"], history["validation_loss"], color=HELD_COLOUR, marker="s", ms=4, label="validation")
     left.set(xlabel="epoch", ylabel="loss")
-    best = history.loc[history["weighted_f1"].idxmax()]
+    best = history[history["kept"]].iloc[0]
     right.plot(history["epoch"], history["weighted_f1"], color=HELD_COLOUR, marker="s", ms=4, label="weighted F1")
     right.plot(history["epoch"], history["macro_f1"], color=GREEN, marker="^", ms=4, label="macro F1")
     right.axvline(best["epoch"], color=GREY, ls="--", lw=1, label=f"best: epoch {best['epoch']:.0f}")

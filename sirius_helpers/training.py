@@ -24,6 +24,7 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -42,7 +43,8 @@ from .settings import Settings, compute_dtype
 from .splitting import TRAIN, VALIDATION, read_split
 from .text_tokens import TextTokens
 
-HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1"]
+HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
+SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
 
 
 def train(settings: Settings) -> pd.DataFrame:
@@ -76,8 +78,8 @@ def train(settings: Settings) -> pd.DataFrame:
 
 
 def best_epoch(history: pd.DataFrame) -> dict:
-    """The row of the history whose weights were kept: the best weighted F1 on the validation part."""
-    return history.loc[history["weighted_f1"].idxmax()].to_dict()
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
+    return history[history["kept"]].iloc[0].drop("kept").to_dict()
 
 
 def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
@@ -130,7 +132,7 @@ def _fit(
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return _history(trainer.state.log_history), loaded_revision(trainer.model)
+        return _history(trainer.state), loaded_revision(trainer.model)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -157,10 +159,13 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
 
     def scores(prediction) -> dict:
         guess = prediction.predictions.argmax(-1)
-        return {
+        found = {
             f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
             for kind in ("weighted", "macro")
         }
+        done = trainer.state.epoch / settings.epochs
+        # Until settled the later epoch counts as the better one: it is not kept later, and patience is not used up.
+        return found | {"choice": found["weighted_f1"] if done > SETTLED else done - 1}
 
     trainer = Trainer(
         model=model,
@@ -181,7 +186,7 @@ def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings
             save_total_limit=2,
             load_best_model_at_end=True,
             restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
-            metric_for_best_model="weighted_f1",
+            metric_for_best_model="choice",
             fp16=dtype == torch.float16,
             bf16=dtype == torch.bfloat16,
             use_cpu=settings.device == "cpu",
@@ -225,14 +230,14 @@ class _Bar(TrainerCallback):
         self.bar.close()
 
 
-def _history(log: list[dict]) -> pd.DataFrame:
-    """A row an epoch: the training loss and the validation scores."""
+def _history(state: TrainerState) -> pd.DataFrame:
+    """A row an epoch: the training loss, the validation scores, and whether its weights were kept."""
     rows: dict[float, dict] = {}
-    for entry in log:
+    for entry in state.log_history:
         row = rows.setdefault(round(entry["epoch"], 3), {})
         row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
         if "eval_loss" in entry:
-            row |= {"validation_loss": entry["eval_loss"]}
+            row |= {"validation_loss": entry["eval_loss"], "kept": entry["step"] == state.best_global_step}
             row |= {name: entry[f"eval_{name}"] for name in ("weighted_f1", "macro_f1")}
     return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)
 

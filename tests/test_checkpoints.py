@@ -46,7 +46,7 @@ def test_a_checkpoint_without_its_best_one_counts_for_nothing(tmp_path):
 
 @pytest.fixture
 def ready(settings, roberta):
-    """Settings and a split on which patience runs out after three epochs, because nothing gets better."""
+    """Settings and a split on which patience runs out after seven epochs: from the fifth on nothing gets better."""
     rows = [(f"сапоги {n} промокли", "обувь", "train") for n in range(12)]
     rows += [(f"чашка {n} треснула", "посуда", "train") for n in range(6)]
     rows += [("сапоги малы", "обувь", "validation"), ("чашка красивая", "посуда", "validation")]
@@ -76,22 +76,22 @@ def killed(settings, monkeypatch, event, times):
         train(settings)
 
 
-@pytest.mark.parametrize(("event", "times"), [("on_evaluate", 3), ("on_step_end", 8), ("on_train_end", 1)])
+@pytest.mark.parametrize(("event", "times"), [("on_evaluate", 6), ("on_step_end", 17), ("on_train_end", 1)])
 def test_patience_goes_on_counting_where_a_kill_came(ready, monkeypatch, event, times):
     killed(ready, monkeypatch, event, times)
     train(ready)
     broken = replace(ready, run="whole")
     broken.folder.mkdir()
     (broken.folder / "split.csv").write_bytes((ready.folder / "split.csv").read_bytes())
-    assert len(train(broken)) == 3
+    assert len(train(broken)) == 7
     assert results(broken) == results(ready)
 
 
 def test_a_moved_folder_keeps_its_best_checkpoint(ready, monkeypatch):
-    """The best epoch is the first; the last one's weights would be others."""
-    ready = replace(ready, learning_rate=5e-2, epochs=3)
+    """The kept epoch is the third; the last one's weights would be others."""
+    ready = replace(ready, learning_rate=5e-2, epochs=4)
     history = train(ready)
-    assert history["weighted_f1"].idxmax() == 0
+    assert history["kept"].tolist() == [False, False, True, False]
     whole = results(ready)
     (ready.folder / "adapter" / "config.json").unlink()
     killed(ready, monkeypatch, "on_train_end", 1)

@@ -18,6 +18,7 @@ HISTORY = pd.DataFrame(
         "validation_loss": [1.0, 0.9, 0.95],
         "weighted_f1": [0.5, 0.7, 0.6],
         "macro_f1": [0.4, 0.5, 0.5],
+        "kept": [False, True, False],
     }
 )
 ROWS = pd.DataFrame(

@@ -32,10 +32,14 @@ def ready(settings, roberta):
     return Settings(**{**vars(settings), **changes})
 
 
-def test_the_loss_falls_and_the_best_epoch_is_the_best_weighted_f1(ready):
+def test_the_loss_falls_and_the_kept_epoch_is_the_best_weighted_f1_of_the_second_half(ready, monkeypatch):
+    scores = iter([0.9, 0.95, 0.6, 0.7, 0.8, 0.7, 0.5, 0.6])  # weighted and macro of four epochs
+    monkeypatch.setattr(training, "f1_score", lambda *_, **__: next(scores))
     history = train(ready)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
-    assert best_epoch(history)["weighted_f1"] == history["weighted_f1"].max()
+    assert history["weighted_f1"].tolist() == [0.9, 0.6, 0.8, 0.5]
+    assert history["kept"].tolist() == [False, False, True, False]
+    assert best_epoch(history)["weighted_f1"] == 0.8
 
 
 def test_the_adapter_is_safetensors_and_json_with_id2label_and_no_pickle(ready):
