@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from .theme import Theme, styled
 
@@ -48,7 +48,8 @@ def before_and_after(originals: pd.Series, synthetic: pd.Series, theme: Theme) -
     axes = figure.subplots()
     axes.hlines(places, before, after, color=theme.grey, lw=2)
     axes.plot(before, places, color=theme.blue, marker="o", ms=7, ls="", label="before")
-    axes.plot(after, places, color=theme.orange, marker="s", ms=6, ls="", label="with synthetic reviews")
+    grown = (after > before).to_numpy()
+    axes.plot(after[grown], places[grown], color=theme.orange, marker="s", ms=6, ls="", label="with synthetic reviews")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     for place, old, new in zip(places, before, after, strict=True):
@@ -70,5 +71,6 @@ def reasons(values: pd.Series, theme: Theme) -> Figure:
     axes.bar_label(bars, padding=3, fontsize=9)
     axes.set_yticks(np.arange(len(counts)), counts.index)
     axes.set(xlabel="refused attempts", xlim=(0, 1.1 * max(counts.max(), 1)) if len(counts) else (0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", visible=False)
     return figure

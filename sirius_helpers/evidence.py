@@ -14,10 +14,7 @@ from .runs import Run
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
 REFERENCE = {"label": 8_672.0 / 1_818, "predict": 256.0 / 7_276}  # seconds a review
-HOW_ALONE = (
-    "Alone: run the cells under Install and Settings in a fresh kernel, then this stage's; "
-    "delete a file of it to have it made anew."
-)
+HOW_ALONE = "Alone: the cells under Install and Settings, then this stage's. Delete a file to have it made anew."
 
 
 def stage(run: Run, name: str) -> Html:

@@ -23,8 +23,7 @@ from .theme import pngs
 _STYLE = (
     "<style>.sirius{overflow-x:auto;margin:.4em 0}.sirius table{border-collapse:collapse;font-size:13px}"
     ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
-    "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;overflow-wrap:anywhere;max-width:38em}"
-    ".sirius th{overflow-wrap:normal}"
+    "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;overflow-wrap:break-word;max-width:38em}"
     ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
     ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}"
@@ -36,6 +35,7 @@ _ON_DARK = ":is(html[theme=dark],body[data-jp-theme-light=false],body.vscode-dar
 _UNSAID = "html:not([theme]) body:not([data-jp-theme-light]):not([class*=vscode])"
 _SWITCH = "{0} .sirius-light{{display:none!important}}{0} .sirius-dark{{display:inline!important}}"
 _THEMED = f"<style>{_SWITCH.format(_ON_DARK)}@media (prefers-color-scheme:dark){{{_SWITCH.format(_UNSAID)}}}</style>"
+SHRINK = 0.72  # page pixels for each pixel of a picture: its letters are then as large as the page's
 _FILES = {"light": "", "dark": "-dark"}  # theme -> how the name of its file in report/ ends
 
 
@@ -115,8 +115,9 @@ def _image(images: dict[str, bytes], alt: str) -> Html:
     for theme, data in images.items():
         marks = f' class="sirius-{theme}"' if len(images) > 1 else ""
         hidden = ";display:none" if theme == "dark" else ""
+        width = f"width:{round(int.from_bytes(data[16:20], 'big') * SHRINK)}px;max-width:100%"  # from the PNG's header
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        tags.append(f'<img{marks} style="max-width:100%{hidden}" alt="{escape(alt)}" src="{source}">')
+        tags.append(f'<img{marks} style="{width}{hidden}" alt="{escape(alt)}" src="{source}">')
     return Html(_THEMED + "".join(tags))
 
 

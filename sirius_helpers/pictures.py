@@ -104,7 +104,7 @@ def confidence(rows: pd.DataFrame, theme: Theme) -> Figure:
         one.scatter(*places, 15 + 300 * bins["rows"] / len(rows), color=colour, marker=marker, alpha=0.6)
     one.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     one.set_title("Is the confidence right? (size: reviews)")
-    one.legend(loc="upper left")
+    one.legend(loc="lower right")
     table = coverage(rows["confidence"], right)
     places = 100 * table["coverage"]
     two.vlines(places, 100 * table["low"], 100 * table["high"], color=theme.blue, lw=1, alpha=0.6)

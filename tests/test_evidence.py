@@ -23,7 +23,7 @@ def run(tmp_path):
 def test_a_stage_tells_its_time_its_memory_its_files_and_how_to_rerun_it(run):
     html = evidence.stage(run, "label").html
     assert "label: 47.7 s, peak memory " in html and " GiB, finished 20" in html
-    assert "Files in checkpoints/mine/: labels.jsonl." in html and "run the cells under Install and Settings" in html
+    assert "Files in checkpoints/mine/: labels.jsonl." in html and "the cells under Install and Settings" in html
     assert str(run.folder) not in html  # no path of the machine
 
 
