@@ -68,4 +68,5 @@ def coverage(metrics: dict) -> Html:
 
 def doubtful_labels(rows: pd.DataFrame, n: int = 10) -> Html:
     """The most doubtful labels with what they might be instead."""
-    return table(rows.head(n), f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first")
+    caption = f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first"
+    return table(rows.head(n), caption, {"doubt": ".3f"})
