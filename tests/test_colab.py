@@ -108,9 +108,9 @@ def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_dri
     assert pinned.read_text() == f"torch=={version('torch')}\n"
 
 
-def test_from_an_uploaded_zip_file_and_a_second_time_from_what_it_left(python, content, project):
+def test_from_an_uploaded_zip_file_and_after_a_restart_from_what_it_left(python, content, project):
     zipped(project, content, "sirius-main.zip")
-    assert run(python, content, [[FORM, GET, INSTALL], {}])["said"] == [""]
+    assert run(python, content, [[FORM, GET], {}])["said"] == [""]
     (content / "sirius-main.zip").unlink()
     found = run(python, content, [[FORM, GET, INSTALL], {}])
     assert found["said"] == [""] and found["sirius_helpers"].startswith(str(content / "sirius"))
