@@ -37,6 +37,7 @@ _SWITCH = "{0} .sirius-light{{display:none!important}}{0} .sirius-dark{{display:
 _THEMED = f"<style>{_SWITCH.format(_ON_DARK)}@media (prefers-color-scheme:dark){{{_SWITCH.format(_UNSAID)}}}</style>"
 SHRINK = 0.72  # page pixels for each pixel of a picture: its letters are then as large as the page's
 _FILES = {"light": "", "dark": "-dark"}  # theme -> how the name of its file in report/ ends
+_CLASSES = "tex2jax_ignore mathjax_ignore"  # prices in dollars are no formulas
 
 
 class Html:
@@ -67,7 +68,7 @@ def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None 
         for row in rows.itertuples(index=False)
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return Html(f'{_STYLE}<div class="sirius"><table>{title}<tr>{head}</tr>{body}</table></div>')
+    return Html(f'{_STYLE}<div class="sirius {_CLASSES}"><table>{title}<tr>{head}</tr>{body}</table></div>')
 
 
 def facts(values: dict, caption: str = "") -> Html:
@@ -89,7 +90,7 @@ def shown(folder: Path, name: str, alt: str) -> Html:
 
 def note(text: str) -> Html:
     """A small line of plain text below something."""
-    return Html(f'{_STYLE}<p class="sirius-note">{escape(text)}</p>')
+    return Html(f'{_STYLE}<p class="sirius-note {_CLASSES}">{escape(text)}</p>')
 
 
 def marked(texts: pd.Series, others: pd.Series) -> list[Html]:

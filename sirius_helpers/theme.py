@@ -76,6 +76,7 @@ def _options(theme: Theme) -> dict:
         **dict.fromkeys(ink, theme.ink),
         **dict.fromkeys(paper, theme.paper),
         "font.family": "DejaVu Sans",
+        "text.parse_math": False,  # a price in dollars in a category's name is no formula
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": theme.grey,

@@ -1,0 +1,160 @@
+"""Hostile texts in everything the notebook shows, and a browser that says whether any of it ran.
+
+    python tests/browser.py               # needs chromium or google-chrome on the PATH; exit code 1 when something ran
+
+A notebook with a cell for each of `SHOWN` is executed, exported to HTML and opened. A page with the same texts
+unescaped comes first: there the browser must report that they ran.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sirius_helpers import display, evidence, hypertext, scoreboard
+from sirius_helpers.runs import Run
+from sirius_helpers.theme import Theme, styled
+
+# Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …
+_RUN = "document.documentElement.setAttribute('data-ran-{}',1)"
+_WAYS = (
+    "<script>{}</script>",
+    '<img src=x onerror="{}">',
+    "<svg onload={}>",
+    "</td></tr></table></div><script>{}</script>",
+    '" autofocus onfocus="{}" x="',
+    '<iframe srcdoc="<script>parent.{}</script>"></iframe>',
+    "<details open ontoggle={}>",
+    "<style>@keyframes a{{}}*{{animation:a 1s}}</style><b onanimationstart={}>",
+    "--><script>{}</script><!--",
+    "]]></script><script>{}</script>",
+    '<a href="javascript:{}">цена $5, потом $7</a>',
+    "&lt;script&gt;{}&lt;/script&gt;",
+)
+HOSTILE = [way.format(_RUN.format(n)) for n, way in enumerate(_WAYS)]
+
+
+def _rows() -> pd.DataFrame:
+    """A row for each hostile text, with every column that a display reads; texts stand in all of them."""
+    names = ("id", "text", "original", "category", "reason", "suggested", "labeler", "part")
+    rows = pd.DataFrame(dict.fromkeys(names, HOSTILE))
+    probabilities = [{text: 0.6, text + " ": 0.4} for text in HOSTILE]
+    return rows.assign(p_yes=0.5, attempt=0, margin=0.1, probabilities=probabilities, synthetic=False, confidence=0.5)
+
+
+def _scored() -> dict:
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    found = dict.fromkeys(("weighted_f1", "macro_f1", "accuracy"), interval) | {"rows": 3}
+    return found | {"per_class": {text: {"rows": 3, "f1": 0.5, "low": 0.4, "high": 0.6} for text in HOSTILE}}
+
+
+ROWS, VIEWS = _rows(), {text: {text: _scored()} for text in HOSTILE}
+CALIBRATION = {"error_before": 0.2, "error_after": 0.1, "temperature": 0.7, "rows": 50}
+COVERAGE = [{"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.7, "high": 0.9}]
+JUDGED = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2, "beats_chance": False}
+LEAKS = dict.fromkeys(("held_out", "source_in_training", "near_duplicate_in_training", "either"), 1)
+
+
+class HostileRun(Run):
+    """A run whose folder and files have hostile names."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(HOSTILE[0]) / HOSTILE[3])
+
+    @property
+    def memory(self) -> dict:
+        entry = {"seconds": 1.0, "finished": HOSTILE[0], "peak_memory": 1.0, "files": dict.fromkeys(HOSTILE)}
+        return {"stages": dict.fromkeys(HOSTILE, entry)}
+
+
+@styled
+def blank(theme: Theme) -> Figure:
+    return Figure(facecolor=theme.paper)
+
+
+SHOWN: dict[str, Callable[[], hypertext.Html]] = {
+    "table": lambda: hypertext.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
+    "facts": lambda: hypertext.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
+    "note": lambda: hypertext.note("".join(HOSTILE)),
+    "picture": lambda: hypertext.picture(blank, alt="".join(HOSTILE)),
+    "class_counts": lambda: display.class_counts(ROWS["category"], HOSTILE[0]),
+    "least_certain": lambda: display.least_certain(ROWS, n=99),
+    "label_margins": lambda: display.label_margins(ROWS),
+    "quotas": lambda: display.quotas(ROWS, list(ROWS.itertuples()), ROWS, ROWS),
+    "growth": lambda: display.growth(ROWS, ROWS),
+    "refusals": lambda: display.refusals(ROWS),
+    "judge": lambda: display.judge(JUDGED),
+    "pairs": lambda: display.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
+    "refused_sample": lambda: display.refused_sample(ROWS, n=99),
+    "compared": lambda: display.compared({text: ROWS[["category", "text"]] for text in HOSTILE}, HOSTILE[1]),
+    "parts": lambda: display.parts(ROWS.assign(part="train")),
+    "leaks": lambda: display.leaks(LEAKS),
+    "scores": lambda: scoreboard.scores({"scores": VIEWS, "by_leak": VIEWS}),
+    "per_class": lambda: scoreboard.per_class({"scores": VIEWS}, HOSTILE[0], HOSTILE[0]),
+    "coverage": lambda: scoreboard.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
+    "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
+    "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
+    "stage_times": lambda: evidence.stage_times(HostileRun(), reviews=1, tests=1),
+}
+# Beside the displays: what a cell prints, a bare table, and an error's message.
+OTHERS = {"print": "print(*HOSTILE)", "table of pandas": "ROWS", "error": "raise UserError(HOSTILE[0] + HOSTILE[1])"}
+
+
+def main() -> int:
+    """Says of both pages what ran; 1 when it is anything on the notebook's, or nothing on the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare, page = Path(folder, "bare.html"), Path(folder, "notebook.html")
+        bare.write_text("<meta charset=utf-8><table><tr><td>" + "</td><td>".join(HOSTILE), encoding="utf-8")
+        page.write_text(executed_page(), encoding="utf-8")
+        unescaped, notebook = (ran(opened(path)) for path in (bare, page))
+        texts = opened(page).count(escape(HOSTILE[0], quote=False))
+    print(f"unescaped: {len(unescaped)} of {len(HOSTILE)} ways ran ({', '.join(unescaped)})")
+    print(f"notebook: {len(notebook)} ran; the first text is shown {texts} times as text, in {len(SHOWN)} displays")
+    return int(bool(notebook) or not unescaped or not texts)
+
+
+def executed_page() -> str:
+    """The HTML of an executed notebook that shows everything."""
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    codes = [f"SHOWN[{name!r}]()" for name in SHOWN] + list(OTHERS.values())
+    start = "from browser import HOSTILE, ROWS, SHOWN\nfrom sirius_helpers.errors import UserError"
+    cells = [nbformat.v4.new_code_cell(code) for code in (start, *codes)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    here = {"metadata": {"path": str(Path(__file__).parent)}}
+    local = Config(KernelManager={"transport": "ipc"})  # a socket file instead of an open port
+    NotebookClient(notebook, kernel_name="python3", resources=here, allow_errors=True, config=local).execute()
+    failed = [cell.source for cell in notebook.cells[:-1] for output in cell.outputs if output.output_type == "error"]
+    assert not failed, failed
+    return HTMLExporter().from_notebook_node(notebook)[0]
+
+
+def opened(page: Path) -> str:
+    """The page as it stands after it was loaded and its scripts had five seconds."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.exit("no chromium or google-chrome on the PATH; install one, for example with: apt-get install chromium")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    return subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, check=True).stdout
+
+
+def ran(dom: str) -> list[str]:
+    """Numbers of the texts that ran."""
+    opening = re.search(r"<html[^>]*>", dom)
+    return re.findall(r"data-ran-(\d+)", opening[0]) if opening else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
