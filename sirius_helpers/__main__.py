@@ -22,6 +22,7 @@ from nbformat.reader import NotJSONError
 from traitlets.config import Config
 
 from .errors import UserError
+from .fetching import data_folder
 from .inputs import check_inputs
 from .journal import write_atomically, writing
 from .locks import check_free
@@ -33,7 +34,7 @@ NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 when every stage is done, 2 with one line on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="python -m sirius_helpers", description="Execute the notebook.")
-    parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories")
+    parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories, or: contest")
     parser.add_argument("--run", default="", help="files go to checkpoints/<run>/")
     parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
     parser.add_argument("--labels", default="", help="CSV with ready-made labels: text and a category column")
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
-    settings = settings_for(profile, data=data, run=run, labels=labels)
+    settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
     check_free(settings.folder)  # before the executed notebook of a run at work is overwritten
     target = settings.folder / "notebook.ipynb"

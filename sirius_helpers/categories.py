@@ -14,11 +14,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .settings import PROJECT
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+from .toml import read_toml, read_utf8
 
 KNOWN = PROJECT / "data" / "categories.toml"
 
@@ -46,7 +42,7 @@ def read_categories(folder: Path) -> list[Category]:
             "write one label a line into categories.txt, or copy data/categories.toml and change it."
         )
     known = {category.label: category for category in _read_toml(KNOWN)} if KNOWN.exists() else {}
-    labels = [line.strip() for line in _read_text(txt).splitlines() if line.strip()]
+    labels = [line.strip() for line in read_utf8(txt).splitlines() if line.strip()]
     return _checked([known.get(label, Category(label)) for label in labels], txt)
 
 
@@ -68,7 +64,6 @@ def phrases(taxonomy: list[Category]) -> list[tuple[str, str]]:
 
 def _read_toml(path: Path) -> list[Category]:
     try:
-        rows = tomllib.loads(_read_text(path)).get("category", [])
         return [
             Category(
                 label=row["label"].strip(),
@@ -76,22 +71,13 @@ def _read_toml(path: Path) -> list[Category]:
                 examples=tuple(row.get("examples", ())),
                 aliases=tuple(row.get("aliases", ())),
             )
-            for row in rows
+            for row in read_toml(path).get("category", [])
         ]
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}.") from None
     except (KeyError, AttributeError, TypeError):
         raise UserError(
             f'{path}: every [[category]] needs label = "…"; description is text, examples and aliases are '
             "lists of texts."
         ) from None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
 
 
 def _checked(taxonomy: list[Category], path: Path) -> list[Category]:

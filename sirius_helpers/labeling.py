@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from .batching import Batcher, progress
 from .categories import Category, by_any_name, labels_of, phrases, read_categories
 from .choices import ClosedQuestion
+from .corrections import FILE, corrected
 from .encoding import embed
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
@@ -62,12 +63,12 @@ def review(settings: Settings) -> pd.DataFrame:
     run = Run(settings.folder)
     source = run.need("labels.jsonl")
     labels = pd.DataFrame(read_records(source))[["id", "text", "category", "labeler"]]
-    corrections = run.path("corrections.csv")
+    corrections = run.path(FILE)
     mark = fingerprint("review", digest(source), digest(corrections))
     if not run.is_finished("review", mark):
         with run.stage("review", mark, ["labels.csv"]):
             if corrections.exists():
-                labels = _corrected(labels, corrections, read_categories(settings.data))
+                labels = corrected(labels, corrections, read_categories(settings.data))
             write_csv(run.path("labels.csv"), labels)
     return read_table(run.path("labels.csv"), ["id", "text", "category"])
 
@@ -232,22 +233,3 @@ def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list:
     template = template_for("label", settings.labeler.chat, settings.prompts)
     asked = [settings.category_orders, settings.prior_correction, settings.max_review_chars]
     return [*common, vars(template), asked]
-
-
-def _corrected(labels: pd.DataFrame, path, taxonomy: list[Category]) -> pd.DataFrame:
-    table = read_table(path, ["category"])
-    key = next((name for name in ("id", "text") if name in table.columns), None)
-    if key is None:
-        raise UserError(f"{path} needs a column 'id' or 'text' beside 'category'.")
-    labels = labels.copy()
-    allowed = labels_of(taxonomy)
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        hit = labels[key] == row[key]
-        if row["category"] not in allowed:
-            raise UserError(
-                f"{path}, row {number}: {row['category']!r} is not a category; allowed are {', '.join(allowed)}."
-            )
-        if not hit.any():
-            raise UserError(f"{path}, row {number}: no review has the {key} {row[key][:60]!r}; correct the row.")
-        labels.loc[hit, ["category", "labeler"]] = [row["category"], "corrected by hand"]
-    return labels

@@ -1,62 +1,36 @@
-"""The pictures of training and evaluation, all in one style: what a notebook shows and what lies in report/.
+"""The pictures of training and evaluation: what a notebook shows and what lies in report/, light and dark.
 
-The background is white and every text dark, whatever the notebook's theme or the user's matplotlib style: a
-transparent picture is unreadable in one theme or the other. The font that comes with matplotlib has Cyrillic letters.
+Draws only; the style is in theme.py.
 
     figure = curves(history)
-    data = png(figure)
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .calibration import coverage, reliability
-
-# From Okabe and Ito's palette: told apart by colour-blind readers. Markers differ too.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#6e6e6e"
-TRAIN_COLOUR, HELD_COLOUR = BLUE, ORANGE
-MODELS = {"adapter": (BLUE, "o"), "baseline": (ORANGE, "s")}
-STYLED = style.context(
-    [
-        "default",
-        {
-            "font.family": "DejaVu Sans",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": GREY,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.titlesize": 10,
-            "axes.titlelocation": "left",
-            "grid.color": "#e4e4e4",
-            "legend.frameon": False,
-            "figure.constrained_layout.use": True,
-        },
-    ]
-)
+from .theme import Theme, pngs, styled
 
 
-@STYLED
-def curves(history: pd.DataFrame) -> Figure:
+@styled
+def curves(history: pd.DataFrame, theme: Theme) -> Figure:
     """Losses and weighted F1 by epoch, the best checkpoint marked."""
     figure = Figure(figsize=(9, 3.2))
     left, right = figure.subplots(1, 2)
-    left.plot(history["epoch"], history["train_loss"], color=TRAIN_COLOUR, marker="o", ms=4, label="train")
-    left.plot(history["epoch"], history["validation_loss"], color=HELD_COLOUR, marker="s", ms=4, label="validation")
+    left.plot(history["epoch"], history["train_loss"], color=theme.blue, marker="o", ms=4, label="train")
+    left.plot(history["epoch"], history["validation_loss"], color=theme.orange, marker="s", ms=4, label="validation")
     left.set(xlabel="epoch", ylabel="loss")
     best = history[history["kept"]].iloc[0]
-    right.plot(history["epoch"], history["weighted_f1"], color=HELD_COLOUR, marker="s", ms=4, label="weighted F1")
-    right.plot(history["epoch"], history["macro_f1"], color=GREEN, marker="^", ms=4, label="macro F1")
-    right.axvline(best["epoch"], color=GREY, ls="--", lw=1, label=f"best: epoch {best['epoch']:.0f}")
+    right.plot(history["epoch"], history["weighted_f1"], color=theme.orange, marker="s", ms=4, label="weighted F1")
+    right.plot(history["epoch"], history["macro_f1"], color=theme.green, marker="^", ms=4, label="macro F1")
+    right.axvline(best["epoch"], color=theme.grey, ls="--", lw=1, label=f"best: epoch {best['epoch']:.0f}")
     right.set(xlabel="epoch", ylabel="validation score")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -64,8 +38,8 @@ def curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-@STYLED
-def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Figure:
+@styled
+def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], theme: Theme) -> Figure:
     """Confusion matrix: rows are the labels, shades are shares of the row, numbers are counts."""
     counts = pd.crosstab(
         pd.Categorical(truth, categories=labels), pd.Categorical(predicted, categories=labels), dropna=False
@@ -73,23 +47,23 @@ def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(0.62 * len(labels) + 2.6, 0.48 * len(labels) + 1.8))
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(shares, cmap=theme.shades, vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), [f"{name} ({n})" for name, n in zip(labels, counts.sum(axis=1), strict=True)])
     axes.set(xlabel="predicted", ylabel="label (reviews)")
     axes.grid(False)
     edges = np.arange(len(labels) - 1) + 0.5
-    axes.hlines(edges, -0.5, len(labels) - 0.5, color="white", lw=1.5)
-    axes.vlines(edges, -0.5, len(labels) - 0.5, color="white", lw=1.5)
+    axes.hlines(edges, -0.5, len(labels) - 0.5, color=theme.paper, lw=1.5)
+    axes.vlines(edges, -0.5, len(labels) - 0.5, color=theme.paper, lw=1.5)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            colour = theme.on_blue if shares[row, column] > 0.5 else theme.ink
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
     return figure
 
 
-@STYLED
-def per_class(models: dict) -> Figure:
+@styled
+def per_class(models: dict, theme: Theme) -> Figure:
     """F1 of each category with its 95 % interval, adapter beside baseline, the most frequent category on top.
 
     `models` is one view of the scores: a model's name -> what `scores_with_intervals` gave.
@@ -98,7 +72,8 @@ def per_class(models: dict) -> Figure:
     names = sorted(sizes, key=lambda name: sizes[name])
     figure = Figure(figsize=(8, 0.42 * len(names) + 1.3))
     axes = figure.subplots()
-    for shift, (model, (colour, marker)) in zip((0.15, -0.15), MODELS.items(), strict=True):
+    models_drawn = (("adapter", theme.blue, "o", 0.15), ("baseline", theme.orange, "s", -0.15))
+    for model, colour, marker, shift in models_drawn:
         found = [models[model]["per_class"][name] for name in names]
         places = np.arange(len(names)) + shift
         axes.hlines(places, [f["low"] for f in found], [f["high"] for f in found], color=colour, lw=2)
@@ -109,8 +84,8 @@ def per_class(models: dict) -> Figure:
     return figure
 
 
-@STYLED
-def confidence(rows: pd.DataFrame) -> Figure:
+@styled
+def confidence(rows: pd.DataFrame, theme: Theme) -> Figure:
     """Left: how often a stated confidence is right. Right: accuracy against the share of reviews answered.
 
     `rows` have category, predicted, raw_confidence and confidence, the last one calibrated.
@@ -118,10 +93,10 @@ def confidence(rows: pd.DataFrame) -> Figure:
     right = (rows["predicted"] == rows["category"]).to_numpy()
     figure = Figure(figsize=(9, 3.8))
     one, two = figure.subplots(1, 2)
-    one.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="exact")
+    one.plot([0, 1], [0, 1], color=theme.grey, ls="--", lw=1, label="exact")
     for column, label, colour, marker in (
-        ("raw_confidence", "as trained", ORANGE, "s"),
-        ("confidence", "calibrated", BLUE, "o"),
+        ("raw_confidence", "as trained", theme.orange, "s"),
+        ("confidence", "calibrated", theme.blue, "o"),
     ):
         bins = reliability(rows[column], right)
         places = bins["confidence"], bins["accuracy"]
@@ -129,11 +104,11 @@ def confidence(rows: pd.DataFrame) -> Figure:
         one.scatter(*places, 15 + 300 * bins["rows"] / len(rows), color=colour, marker=marker, alpha=0.6)
     one.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     one.set_title("Is the confidence right? (size: reviews)")
-    one.legend(loc="upper left")
+    one.legend(loc="lower right")
     table = coverage(rows["confidence"], right)
     places = 100 * table["coverage"]
-    two.vlines(places, 100 * table["low"], 100 * table["high"], color=BLUE, lw=1, alpha=0.6)
-    two.plot(places, 100 * table["accuracy"], color=BLUE, marker="o", ms=5)
+    two.vlines(places, 100 * table["low"], 100 * table["high"], color=theme.blue, lw=1, alpha=0.6)
+    two.plot(places, 100 * table["accuracy"], color=theme.blue, marker="o", ms=5)
     last = np.inf
     for place, row in zip(places, table.itertuples(), strict=True):
         if last - place > 4:  # closer labels would overlap
@@ -146,22 +121,18 @@ def confidence(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@STYLED
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's content."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-    return buffer.getvalue()
-
-
 def save_report(folder: Path, rows: pd.DataFrame, labels: Sequence[str], history: pd.DataFrame, models: dict) -> None:
-    """The pictures of the evaluation as PNG files; `rows` as for `confidence`, `models` as for `per_class`."""
+    """The pictures of the evaluation as PNG files, light (`curves.png`) and dark (`curves-dark.png`).
+
+    `rows` as for `confidence`, `models` as for `per_class`.
+    """
     pictures = {
-        "curves": curves(history),
-        "confusion": confusion(rows["category"], rows["predicted"], labels),
-        "per_class": per_class(models),
-        "confidence": confidence(rows),
+        "curves": (curves, history),
+        "confusion": (confusion, rows["category"], rows["predicted"], labels),
+        "per_class": (per_class, models),
+        "confidence": (confidence, rows),
     }
     folder.mkdir(exist_ok=True)
-    for name, figure in pictures.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
+    for name, (draw, *data) in pictures.items():
+        for theme, png in pngs(draw, *data).items():
+            (folder / f"{name}{'' if theme == 'light' else '-' + theme}.png").write_bytes(png)

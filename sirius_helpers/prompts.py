@@ -12,9 +12,12 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import UserError
+from .toml import read_toml
 
+FILE = "prompts.toml"
 REVIEW = "review"
 _SLOT = "\ue000review\ue000"  # private-use characters: no template or tokenizer produces them
 
@@ -106,6 +109,19 @@ COMPLETION = {
         user="Текст: $review\nОтзыв:",
     ),
 }
+
+
+def read_prompts(folder: Path) -> dict[str, dict[str, str]]:
+    """What a data folder of another domain or language puts in place of the project's prompts: its prompts.toml.
+
+    A table for each name, with the texts `system`, `user` or both; none where there is no such file.
+    """
+    path = folder / FILE
+    prompts = read_toml(path) if path.exists() else {}
+    for name, parts in prompts.items():
+        if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
+            raise UserError(f'{path}: [{name}] must be a table of texts, such as system = "…" and user = "… $review".')
+    return prompts
 
 
 def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]]) -> Template:

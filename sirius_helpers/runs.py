@@ -1,7 +1,7 @@
 """A run's folder: which stage makes which file, and which stages are up to date.
 
 `run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint,
-its files' hashes and its time. A stage is written there last, so an entry means "complete".
+its files' hashes, its time and its peak memory. A stage is written there last, so an entry means "complete".
 
     run = Run(settings.folder)
     path = run.need("labels.csv")          # a missing file names the stage that makes it
@@ -22,6 +22,7 @@ from . import __version__, embedded
 from .errors import UserError
 from .journal import write_atomically, writing
 from .locks import held
+from .metering import Meter
 from .settings import Settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "scikit-learn")
@@ -100,12 +101,12 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[dict]:
-        """Time a stage and, when its block ends well, record it with the hashes of the files it wrote.
+        """Time a stage, watch its memory and, when its block ends well, record it with the hashes of its files.
 
         Nobody else works in the folder meanwhile. Facts that the block puts into the yielded dictionary are
         recorded too.
         """
-        with held(self.folder), writing(self.folder):
+        with held(self.folder), writing(self.folder), Meter() as meter:
             before = self.memory["stages"].get(name)
             if before is None:
                 self._record(name, _unfinished(files))
@@ -116,6 +117,7 @@ class Run:
             yield facts
             entry = {
                 **facts,
+                **meter.peaks(),
                 "fingerprint": fingerprint,
                 "seconds": round(time.perf_counter() - start, 1),
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from .errors import UserError
+from .prompts import read_prompts
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROFILES = ("auto", "t4", "cpu")
@@ -233,7 +234,8 @@ def settings_for(
 ) -> Settings:
     """Settings of a profile with a user's changes on top.
 
-    Empty `data`, `run` and `labels` mean the defaults. Relative paths are taken from the current folder and,
+    Empty `data`, `run` and `labels` mean the defaults; prompts come from the data folder's prompts.toml where there
+    is one, and from `changes` before that. Relative paths are taken from the current folder and,
     where nothing is there, from the project's. An unknown name in `changes` is an error.
     """
     values, reason = choose_profile(profile)
@@ -248,7 +250,8 @@ def settings_for(
         values["run"] = run
     if labels:
         values["labels"] = _find(labels)
-    return Settings(**values)
+    settings = Settings(**values)
+    return dataclasses.replace(settings, prompts=read_prompts(settings.data) | dict(settings.prompts))
 
 
 def compute_dtype(device: str) -> torch.dtype | None:

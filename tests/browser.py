@@ -21,7 +21,9 @@ import nbformat
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sirius_helpers import display
+from sirius_helpers import display, evidence, hypertext, scoreboard
+from sirius_helpers.runs import Run
+from sirius_helpers.theme import Theme, styled
 
 # Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …
 _RUN = "document.documentElement.setAttribute('data-ran-{}',1)"
@@ -61,25 +63,48 @@ CALIBRATION = {"error_before": 0.2, "error_after": 0.1, "temperature": 0.7, "row
 COVERAGE = [{"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.7, "high": 0.9}]
 JUDGED = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2, "beats_chance": False}
 LEAKS = dict.fromkeys(("held_out", "source_in_training", "near_duplicate_in_training", "either"), 1)
-SHOWN: dict[str, Callable[[], display.Html]] = {
-    "table": lambda: display.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
-    "facts": lambda: display.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
+
+
+class HostileRun(Run):
+    """A run whose folder and files have hostile names."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(HOSTILE[0]) / HOSTILE[3])
+
+    @property
+    def memory(self) -> dict:
+        entry = {"seconds": 1.0, "finished": HOSTILE[0], "peak_memory": 1.0, "files": dict.fromkeys(HOSTILE)}
+        return {"stages": dict.fromkeys(HOSTILE, entry)}
+
+
+@styled
+def blank(theme: Theme) -> Figure:
+    return Figure(facecolor=theme.paper)
+
+
+SHOWN: dict[str, Callable[[], hypertext.Html]] = {
+    "table": lambda: hypertext.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
+    "facts": lambda: hypertext.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
+    "note": lambda: hypertext.note("".join(HOSTILE)),
+    "picture": lambda: hypertext.picture(blank, alt="".join(HOSTILE)),
     "class_counts": lambda: display.class_counts(ROWS["category"], HOSTILE[0]),
     "least_certain": lambda: display.least_certain(ROWS, n=99),
+    "label_margins": lambda: display.label_margins(ROWS),
     "quotas": lambda: display.quotas(ROWS, list(ROWS.itertuples()), ROWS, ROWS),
-    "reasons": lambda: display.reasons(ROWS),
+    "growth": lambda: display.growth(ROWS, ROWS),
+    "refusals": lambda: display.refusals(ROWS),
     "judge": lambda: display.judge(JUDGED),
     "pairs": lambda: display.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
     "refused_sample": lambda: display.refused_sample(ROWS, n=99),
     "compared": lambda: display.compared({text: ROWS[["category", "text"]] for text in HOSTILE}, HOSTILE[1]),
     "parts": lambda: display.parts(ROWS.assign(part="train")),
     "leaks": lambda: display.leaks(LEAKS),
-    "scores": lambda: display.scores({"scores": VIEWS, "by_leak": VIEWS}),
-    "per_class": lambda: display.per_class({"scores": VIEWS}, HOSTILE[0], HOSTILE[0]),
-    "coverage": lambda: display.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
-    "doubtful_labels": lambda: display.doubtful_labels(ROWS, n=99),
-    "stage_times": lambda: display.stage_times({text: {"seconds": 1.0, "finished": text} for text in HOSTILE}),
-    "picture": lambda: display.picture(Figure(), "".join(HOSTILE)),
+    "scores": lambda: scoreboard.scores({"scores": VIEWS, "by_leak": VIEWS}),
+    "per_class": lambda: scoreboard.per_class({"scores": VIEWS}, HOSTILE[0], HOSTILE[0]),
+    "coverage": lambda: scoreboard.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
+    "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
+    "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
+    "stage_times": lambda: evidence.stage_times(HostileRun(), reviews=1, tests=1),
 }
 # Beside the displays: what a cell prints, a bare table, and an error's message.
 OTHERS = {"print": "print(*HOSTILE)", "table of pandas": "ROWS", "error": "raise UserError(HOSTILE[0] + HOSTILE[1])"}

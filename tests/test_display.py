@@ -5,7 +5,8 @@ import pytest
 from browser import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
-from sirius_helpers import display
+from sirius_helpers import display, evidence, hypertext, scoreboard
+from sirius_helpers.theme import pngs, styled
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -36,6 +37,7 @@ class Tags(HTMLParser):
 
 
 OURS = {("div", "class"), ("th", "class"), ("td", "class"), ("img", "style"), ("img", "alt"), ("img", "src")}
+OURS |= {("p", "class"), ("img", "class")}
 OURS |= {(tag, None) for tag in ("style", "div", "table", "caption", "tr", "th", "td", "mark", "p", "b", "code", "img")}
 
 
@@ -51,13 +53,15 @@ def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
 
 
 def test_every_display_is_among_those_that_are_shown_hostile_texts():
-    own = {n for n, value in vars(display).items() if getattr(value, "__module__", "") == display.__name__}
-    assert {name for name in own if name[0].islower()} - {"shown"} == set(SHOWN)  # that one shows a picture's file
+    rooms = (display, evidence, hypertext, scoreboard)
+    own = {f.__name__ for room in rooms for f in vars(room).values() if getattr(f, "__module__", "") == room.__name__}
+    others = {"shown", "marked", "least_certain_rows", "place"}  # a picture's file; pieces of others; no HTML
+    assert {name for name in own if name[0].islower()} - others == set(SHOWN)
 
 
 def test_prices_in_dollars_are_no_formulas():
     """What a notebook's MathJax leaves alone."""
-    assert 'class="sirius tex2jax_ignore mathjax_ignore"' in display.table(pd.DataFrame({"a": ["$5 и $7"]})).html
+    assert 'class="sirius tex2jax_ignore mathjax_ignore"' in hypertext.table(pd.DataFrame({"a": ["$5 и $7"]})).html
 
 
 def test_words_that_the_other_text_lacks_are_marked_and_escaped():
@@ -99,11 +103,32 @@ def test_least_certain_shows_the_smallest_margins_and_says_when_there_are_none()
     assert "no probabilities" in display.least_certain(imported).html
 
 
-def test_figures_and_files_are_shown_as_embedded_images(tmp_path):
-    figure = Figure()
-    figure.savefig(tmp_path / "curves.png")
-    for html in (display.picture(figure, NASTY).html, display.shown(tmp_path, "curves").html):
-        assert html.startswith("<img") and "data:image/png;base64," in html and "<script" not in html
+@styled
+def blank(theme):
+    return Figure(facecolor=theme.paper)
+
+
+def test_pictures_are_embedded_on_both_papers_and_the_page_shows_one(tmp_path):
+    for theme, data in pngs(blank).items():
+        (tmp_path / f"curves{'-dark' if theme == 'dark' else ''}.png").write_bytes(data)
+    drawn, read = hypertext.picture(blank, alt=NASTY).html, hypertext.shown(tmp_path, "curves", alt=NASTY).html
+    assert drawn == read and "<script" not in drawn and drawn.count("data:image/png;base64,") == 2
+    light, dark = drawn.split("<img ")[1:]
+    assert 'class="sirius-light"' in light and "display:none" not in light
+    assert 'class="sirius-dark"' in dark and "display:none" in dark  # also where a page drops styles
+
+
+def test_a_report_without_dark_pictures_shows_the_light_one_on_every_page(tmp_path):
+    (tmp_path / "curves.png").write_bytes(b"x")
+    html = hypertext.shown(tmp_path, "curves", alt="").html
+    assert html.count("<img") == 1 and "class=" not in html.split("<img")[1]
+
+
+def test_the_dark_picture_follows_the_page_and_only_where_the_page_says_nothing_the_system():
+    html = hypertext.picture(blank, alt="").html
+    for page in ("html[theme=dark]", "body[data-jp-theme-light=false]", "body.vscode-dark"):
+        assert page in html.split("@media")[0]
+    assert "@media (prefers-color-scheme:dark){html:not([theme]) body:not([data-jp-theme-light])" in html
 
 
 def scored(value):
@@ -114,18 +139,18 @@ def scored(value):
 
 def test_scores_show_adapter_and_baseline_in_each_view_and_by_leak_where_the_split_leaks():
     views = {"all held-out": {"baseline": scored(0.5), "adapter": scored(0.6)}}
-    html = display.scores({"scores": views}).html
+    html = scoreboard.scores({"scores": views}).html
     assert "0.500  [0.400, 0.600]" in html and "0.600  [0.500, 0.700]" in html and "by leak" not in html
     by_leak = {"leaked": {"adapter": scored(0.9)}, "not leaked": {"adapter": scored(0.3)}}
-    html = display.scores({"scores": views, "by_leak": by_leak}).html
+    html = scoreboard.scores({"scores": views, "by_leak": by_leak}).html
     assert html.count("<table>") == 2 and "by leak" in html and "0.300  [0.200, 0.400]" in html
-    assert "&lt;script&gt;" in display.per_class({"scores": views}, "all held-out").html
+    assert "&lt;script&gt;" in scoreboard.per_class({"scores": views}, "all held-out").html
 
 
 def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_a_threshold():
     row = {"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.74, "high": 0.97}
     found = {"temperature": 0.73, "rows": 50, "error_before": 0.165, "error_after": 0.063}
-    html = display.coverage({"calibration": found, "coverage": [row]}).html
+    html = scoreboard.coverage({"calibration": found, "coverage": [row]}).html
     assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in html
     assert "<td>0.7</td>" in html and ">60<" in html and "0.900  [0.740, 0.970]" in html
 
@@ -134,11 +159,17 @@ def test_doubtful_labels_show_the_first_and_escape_texts():
     rows = pd.DataFrame(
         {"id": ["1", "2"], "text": [NASTY, "второй"], "category": "a", "suggested": "b", "doubt": "0.9"}
     )
-    html = display.doubtful_labels(rows, n=1).html
+    html = scoreboard.doubtful_labels(rows, n=1).html
     assert "1 of 2 doubtful labels" in html and "&lt;script&gt;" in html and "второй" not in html
 
 
 def test_an_empty_set_of_refusals_is_shown_as_such():
     empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes"])
     assert "0 of 0" in display.refused_sample(empty).html
-    assert "reason" in display.reasons(empty).html
+    assert "No candidate was refused" in display.refusals(empty).html
+
+
+def test_imported_labels_have_no_picture_of_margins_and_no_least_certain_rows():
+    labels = pd.DataFrame({"id": ["1"], "text": ["a"], "category": ["b"], "margin": [None], "probabilities": [None]})
+    assert display.label_margins(labels).html == "" and display.least_certain_rows(labels).empty
+    assert "<img" in display.label_margins(labels.assign(margin=0.4)).html

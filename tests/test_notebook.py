@@ -9,7 +9,7 @@ import pytest
 from sirius_helpers.settings import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
-STAGES = ["1. Label", "2. Augment", "3. Split", "4. Train", "5. Evaluate", "6. Predict"]
+STAGES = ["1. Label", "1b. Review", "2. Augment", "3. Split", "4. Train", "5. Evaluate", "6. Predict"]
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,29 @@ def test_source_is_kept_without_outputs(cells):
 
 
 def test_stages_stand_in_order_under_their_own_headings(cells):
-    headings = [line[3:] for c in cells if c.cell_type == "markdown" for line in re.findall("^## .*", c.source, re.M)]
+    headings = [line for c in cells if c.cell_type == "markdown" for line in re.findall("^##+ .*", c.source, re.M)]
+    headings = [heading.strip("# ") for heading in headings]
     assert headings == ["Install", "Settings", *STAGES]
 
 
 def test_the_parameters_cell_holds_what_make_run_sets(cells):
     (parameters,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
     names = [node.targets[0].id for node in ast.parse(parameters.source).body]
-    assert names == ["DATA", "RUN", "PROFILE", "LABELS"]
+    assert names[:4] == ["DATA", "RUN", "PROFILE", "LABELS"]
+
+
+def test_whatever_a_user_fills_in_is_a_form_field_with_a_default(cells):
+    """A line of plain assignment to a name in capitals, in any cell."""
+    for cell in cells:
+        lines = [line for line in cell.source.splitlines() if cell.cell_type == "code" and re.match("[A-Z_]+ = ", line)]
+        for line in lines:
+            assert "# @param" in line or line == "PLACE = {}", line
+
+
+def test_only_the_drive_cell_knows_of_colab(cells):
+    assert sum("google.colab" in cell.source for cell in cells) == 1
+    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").glob("*.py")]
+    assert not [text for text in sources if "google.colab" in text]
 
 
 def test_cells_are_short_and_define_no_functions(cells):
@@ -47,7 +62,7 @@ def test_no_stage_uses_a_variable_of_an_earlier_stage(cells):
     shared, own, stage = set(dir(__builtins__)) | set(__builtins__), set(), None
     for cell in cells:
         if cell.cell_type == "markdown":
-            heading = re.search("^## (.*)", cell.source, re.M)
+            heading = re.search("^##+ (.*)", cell.source, re.M)
             if heading and heading[1] in STAGES:
                 stage, own = heading[1], set()
             continue

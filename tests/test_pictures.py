@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import style
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sirius_helpers import pictures
+from sirius_helpers import data_pictures, pictures
+from sirius_helpers.theme import LIGHT, THEMES, png
 
 LABELS = ["обувь", "посуда", "украшения и аксессуары"]
 HISTORY = pd.DataFrame(
@@ -35,29 +37,77 @@ def found(f1):
     return {"per_class": {name: {"rows": n, "f1": f1, "low": 0.1, "high": 0.9} for n, name in enumerate(LABELS, 1)}}
 
 
-def all_figures():
-    return {
-        "curves": pictures.curves(HISTORY),
-        "confusion": pictures.confusion(ROWS["category"], ROWS["predicted"], LABELS),
-        "per_class": pictures.per_class({"adapter": found(0.6), "baseline": found(0.4)}),
-        "confidence": pictures.confidence(ROWS),
+def all_figures(theme=LIGHT):
+    """Every picture there is."""
+    models = {"adapter": found(0.6), "baseline": found(0.4)}
+    return report_figures(theme, models) | {
+        "margins": data_pictures.margins(pd.Series([0.05, 0.5, 0.9]), theme=theme),
+        "growth": data_pictures.before_and_after(ROWS["category"], pd.Series(["посуда"] * 5), theme=theme),
+        "reasons": data_pictures.reasons(pd.Series(["too_long", "refusal", "too_long"]), theme=theme),
     }
 
 
-@pytest.mark.parametrize("theme", ["default", "dark_background"])
-def test_pictures_are_dark_on_white_whatever_the_users_style(theme):
-    with style.context(theme), matplotlib.rc_context({"savefig.transparent": True}):
-        data = {name: pictures.png(figure) for name, figure in all_figures().items()}
-    for name, png in data.items():
-        pixels = imread(io.BytesIO(png), format="png")
+def report_figures(theme, models):
+    return {
+        "curves": pictures.curves(HISTORY, theme=theme),
+        "confusion": pictures.confusion(ROWS["category"], ROWS["predicted"], LABELS, theme=theme),
+        "per_class": pictures.per_class(models, theme=theme),
+        "confidence": pictures.confidence(ROWS, theme=theme),
+    }
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_pictures_have_their_own_paper_and_readable_ink_whatever_the_users_style(theme):
+    plain = {name: png(figure) for name, figure in all_figures(theme).items()}
+    with style.context("dark_background"), matplotlib.rc_context({"savefig.transparent": True, "font.family": "serif"}):
+        assert plain == {name: png(figure) for name, figure in all_figures(theme).items()}
+    for name, data in plain.items():
+        pixels = imread(io.BytesIO(data), format="png")
         assert pixels[..., 3].min() == 1, name  # opaque
-        assert (pixels[0, 0, :3] == 1).all() and pixels[..., :3].min() < 0.2, name
-    assert data == {name: pictures.png(figure) for name, figure in all_figures().items()}
+        assert pixels[0, 0, :3] == pytest.approx(to_rgb(theme.paper), abs=0.01), name
+        assert np.ptp(pixels[..., :3]) > 0.7, name  # ink far from paper
+
+
+def linear(colour):
+    return [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+
+
+def luminance(colour):
+    return np.dot(linear(colour), [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    """As the web's accessibility guidelines (WCAG) define it, 1 to 21."""
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_text_and_marks_stand_out_from_the_paper(theme):
+    assert contrast(theme.ink, theme.paper) > 7 and contrast(theme.on_blue, theme.blue) > 4.5
+    assert all(contrast(colour, theme.paper) > 3 for colour in (theme.blue, theme.orange, theme.green, theme.grey))
+
+
+# Machado, Oliveira and Fernandes (2009): linear RGB as seen without red, green or blue cones.
+BLINDNESS = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_that_stand_beside_each_other_differ_for_colour_blind_readers(theme, kind):
+    seen = [np.clip(np.array(BLINDNESS[kind]) @ linear(c), 0, 1) for c in (theme.blue, theme.orange)]
+    assert np.linalg.norm(seen[0] - seen[1]) > 0.3
+    seen = [np.clip(np.array(BLINDNESS[kind]) @ linear(c), 0, 1) for c in (theme.green, theme.orange)]
+    assert np.linalg.norm(seen[0] - seen[1]) > 0.2
 
 
 def test_every_cyrillic_letter_has_a_glyph(recwarn):
     letters = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя АБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ"
-    pictures.png(pictures.confusion([letters], [letters], [letters, "обувь"]))
+    png(pictures.confusion([letters], [letters], [letters, "обувь"]))
     assert not [w for w in recwarn if "missing" in str(w.message)]
 
 
@@ -90,12 +140,31 @@ def test_thresholds_too_close_to_each_other_are_not_labelled_twice():
     assert apart[0] == "all" and "≥ 0.95" in apart
 
 
-def test_the_report_holds_a_file_for_each_picture(tmp_path):
+def test_the_report_holds_each_picture_on_both_papers(tmp_path):
     models = {"adapter": found(0.6), "baseline": found(0.4)}
     pictures.save_report(tmp_path / "report", ROWS, LABELS, HISTORY, models)
-    assert {path.stem for path in (tmp_path / "report").iterdir()} == set(all_figures())
+    names = set(report_figures(LIGHT, models))
+    assert {path.stem for path in (tmp_path / "report").iterdir()} == names | {f"{name}-dark" for name in names}
     assert all(np.ptp(imread(path)) > 0.5 for path in (tmp_path / "report").iterdir())
 
 
 def test_figures_need_no_plotting_backend():
     assert all(isinstance(figure, Figure) for figure in all_figures().values())
+
+
+def test_counts_before_and_after_stand_by_size_and_say_both_numbers():
+    originals = pd.Series(["обувь"] * 30 + ["посуда"] * 2)
+    axes = data_pictures.before_and_after(originals, pd.Series(["посуда"] * 18)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["посуда", "обувь"]
+    assert [text.get_text() for text in axes.texts] == ["2 → 20", "30"]
+
+
+def test_margins_count_the_labels_whose_second_choice_is_close():
+    axes = data_pictures.margins(pd.Series([0.0, 0.19, 0.2, 1.0])).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["2 of 4 below 0.2"]
+
+
+def test_reasons_stand_by_number_the_most_frequent_on_top():
+    axes = data_pictures.reasons(pd.Series(["copy", "refusal", "refusal"])).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["copy", "refusal"]
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]

@@ -2,6 +2,7 @@ import pytest
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.prompts import CHAT, COMPLETION, Template, split_prompt, template_for
+from sirius_helpers.settings import settings_for
 
 
 class ChatTokenizer:
@@ -64,3 +65,21 @@ def test_a_bad_replacement_is_refused(replaced, message):
 def test_a_replaced_part_leaves_the_other_part_alone():
     template = template_for("judge", True, {"judge": {"user": "Ну? $review"}})
     assert template.user == "Ну? $review" and template.system == CHAT["judge"].system
+
+
+def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data):
+    text = '[judge]\nuser = "Text: $review\\nReal?"\n[paraphrase]\nsystem = "In English."\n'
+    (data / "prompts.toml").write_text(text, encoding="utf-8")
+    settings = settings_for("cpu", data=data, prompts={"paraphrase": {"system": "Mine."}})
+    assert settings.prompts == {"judge": {"user": "Text: $review\nReal?"}, "paraphrase": {"system": "Mine."}}
+    assert template_for("judge", False, settings.prompts).user.endswith("Real?")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('judge = "x"', r"\[judge\] must be a table"), ("[judge]\nuser = 5", "table of texts"), ("[judge", "valid TOML")],
+)
+def test_a_bad_prompts_file_is_refused_with_its_name(data, content, message):
+    (data / "prompts.toml").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=f"prompts.toml.*{message}"):
+        settings_for("cpu", data=data)

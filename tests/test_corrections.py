@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import pytest
+from conftest import write_csv
+
+from sirius_helpers.corrections import BY_HAND, correct, read_corrections
+from sirius_helpers.errors import UserError
+from sirius_helpers.labeling import label, review
+from sirius_helpers.reviews import read_texts
+from sirius_helpers.runs import Run
+
+
+@pytest.fixture
+def labelled(settings, data):
+    """Settings of a run whose labels, imported ones, are there."""
+    rows = [f'"{text}",обувь' for text in read_texts(data / "train.csv")]
+    (data / "mine.csv").write_text("\n".join(["text,category", *rows]), encoding="utf-8")
+    settings = replace(settings, labels=data / "mine.csv")
+    label(settings)
+    return settings
+
+
+def file_of(settings):
+    return Run(settings.folder).path("corrections.csv")
+
+
+def test_a_correction_is_kept_and_the_next_review_picks_it_up(labelled):
+    ids = review(labelled)["id"].tolist()
+    correct(labelled, ids[2], "посуда")
+    table = correct(labelled, ids[0], "посуда")
+    assert table.to_dict("list") == {"id": [ids[2], ids[0]], "category": ["посуда"] * 2}
+    labels = review(labelled).set_index("id")
+    assert labels["category"][[ids[0], ids[2]]].tolist() == ["посуда"] * 2
+    assert (labels["labeler"] == BY_HAND).sum() == 2
+
+
+def test_a_later_correction_replaces_the_earlier_one(labelled):
+    (first, *_) = review(labelled)["id"]
+    correct(labelled, first, "посуда")
+    correct(labelled, first, "обувь")
+    assert read_corrections(file_of(labelled)) == {first: "обувь"}
+
+
+def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled):
+    labels = review(labelled)
+    text = labels["text"][0]
+    file_of(labelled).write_text(f'text,category,why\n"{text}",посуда,ясно же\n', encoding="utf-8")
+    table = correct(labelled, labels["id"][1], "посуда")
+    assert table.columns.tolist() == ["text", "category", "why"]
+    assert table["text"].tolist() == [text, labels["text"][1]] and table["why"].tolist() == ["ясно же", ""]
+    assert review(labelled)["category"][:2].tolist() == ["посуда"] * 2
+
+
+def test_an_unknown_id_or_category_is_refused_and_nothing_is_written(labelled):
+    (first, *_) = review(labelled)["id"]
+    with pytest.raises(UserError, match="no review has the id 'nobody'"):
+        correct(labelled, "nobody", "посуда")
+    with pytest.raises(UserError, match="'мебель' is not a category; allowed are обувь, посуда"):
+        correct(labelled, first, "мебель")
+    assert not file_of(labelled).exists()
+
+
+def test_before_there_are_labels_the_stage_that_makes_them_is_named(settings):
+    with pytest.raises(UserError, match="run the stage 'label' first"):
+        correct(settings, "a", "обувь")
+
+
+def test_a_write_that_fails_leaves_the_old_corrections(labelled, monkeypatch):
+    first, second, *_ = review(labelled)["id"]
+    correct(labelled, first, "посуда")
+    monkeypatch.setattr("sirius_helpers.journal.os.replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        correct(labelled, second, "посуда")
+    assert read_corrections(file_of(labelled)) == {first: "посуда"}
+    assert not list(labelled.folder.glob("*.part"))
+
+
+def test_a_file_with_nothing_to_tell_the_review_by_is_refused(labelled):
+    write_csv(file_of(labelled), "category", ["обувь"])
+    with pytest.raises(UserError, match="needs a column 'id' or 'text'"):
+        correct(labelled, review(labelled)["id"][0], "обувь")

@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+from sirius_helpers import evidence
+from sirius_helpers.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a finished label stage, and one of a time before memory was watched."""
+    run = Run(tmp_path / "checkpoints" / "mine")
+    with run.stage("label", "f", ["labels.jsonl"]):
+        run.path("labels.jsonl").write_text("")
+    memory = run.memory
+    memory["stages"]["label"]["seconds"] = 47.7
+    memory["stages"]["predict"] = {"seconds": 2.0, "finished": "then", "files": {"submission.csv": "x"}}
+    memory["stages"]["train"] = {"seconds": 5.0, "peak_memory": 1.2, "peak_gpu_memory": 9.3, "files": {}}
+    run.path("run.json").write_text(json.dumps(memory))
+    return run
+
+
+def test_a_stage_tells_its_time_its_memory_its_files_and_how_to_rerun_it(run):
+    html = evidence.stage(run, "label").html
+    assert "label: 47.7 s, peak memory " in html and " GiB, finished 20" in html
+    assert "Files in checkpoints/mine/: labels.jsonl." in html and "the cells under Install and Settings" in html
+    assert str(run.folder) not in html  # no path of the machine
+
+
+def test_the_table_of_times_stands_beside_the_reference_where_it_published_one(run):
+    html = evidence.stage_times(run, reviews=1_818, tests=7_276).html
+    assert "Stage times, 55 s in all" in html
+    assert "0.0262" in html and "4.7701" in html  # ours and the reference's, a review
+    assert "0.0003" in html and "0.0352" in html
+    assert "1.2 GiB, GPU 9.3 GiB" in html and "–" in html

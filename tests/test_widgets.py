@@ -1,0 +1,74 @@
+import importlib.util
+
+import pandas as pd
+import pytest
+
+from sirius_helpers import widgets
+from sirius_helpers.errors import UserError
+from sirius_helpers.widgets import drop_downs
+
+NASTY = "<script>alert(1)</script> сапоги"
+ROWS = pd.DataFrame(
+    {
+        "id": ["a", "b"],
+        "text": [NASTY, "тарелка"],
+        "category": ["обувь", "обувь"],
+        "probabilities": [{"обувь": 0.55, "посуда": 0.45}, {"обувь": 0.3, "посуда": 0.7}],
+    }
+)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """What was corrected."""
+    calls = []
+    monkeypatch.setattr(widgets, "correct", lambda settings, *what: calls.append(what))
+    return calls
+
+
+def lines(settings, rows=ROWS):
+    return [line.children for line in drop_downs(settings, rows).children]
+
+
+def test_each_row_has_its_text_escaped_and_the_categories_with_the_likeliest_first(settings):
+    (choice, _, text), (other, *_) = lines(settings)
+    assert "&lt;script&gt;" in text.value and "<script" not in text.value
+    assert choice.options == (("обувь  0.55", "обувь"), ("посуда  0.45", "посуда")) and choice.value == "обувь"
+    assert other.options[0] == ("посуда  0.70", "посуда") and other.value == "обувь"
+
+
+def test_a_choice_is_kept_at_once_and_says_so(settings, kept):
+    (choice, said, _), _ = lines(settings)
+    choice.value = "посуда"
+    assert kept == [("a", "посуда")] and said.value == "kept in corrections.csv"
+
+
+def test_what_was_corrected_before_is_shown(settings):
+    settings.folder.mkdir(parents=True)
+    (settings.folder / "corrections.csv").write_text("id,category\na,посуда\n", encoding="utf-8")
+    assert [line[0].value for line in lines(settings)] == ["посуда", "обувь"]
+
+
+def test_rows_without_probabilities_have_plain_names(settings):
+    (choice, *_), _ = lines(settings, ROWS.drop(columns="probabilities"))
+    assert choice.options == (("обувь", "обувь"), ("посуда", "посуда"))
+
+
+def test_a_refused_correction_is_shown_beside_the_choice(settings, monkeypatch):
+    def refuse(*_):
+        raise UserError("no room left")
+
+    monkeypatch.setattr(widgets, "correct", refuse)
+    (choice, said, _), _ = lines(settings)
+    choice.value = "посуда"
+    assert said.value == "Error: no room left"
+
+
+def test_without_the_widget_library_the_plain_call_is_shown(settings, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "ipywidgets" else find(name))
+    assert "correct(settings, &quot;its id&quot;" in drop_downs(settings, ROWS).html
+
+
+def test_no_rows_are_said_to_be_none(settings):
+    assert "nothing to correct" in drop_downs(settings, ROWS.head(0)).html
