@@ -1,5 +1,6 @@
 """Training in two processes that `accelerate launch` starts, against one; on the CPU, where they speak through gloo."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_two_processes_train_as_one_does(ready, tmp_path):
     split = Run(both.folder).path("split.csv")
     split.parent.mkdir(parents=True)
     split.write_bytes(Run(ready.folder).path("split.csv").read_bytes())
-    pd.Series(both.as_dict()).to_json(tmp_path / "settings.json", force_ascii=False)
+    (tmp_path / "settings.json").write_text(json.dumps(both.as_dict()), encoding="utf-8")
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
