@@ -79,7 +79,8 @@ def read_synthetic(path: Path) -> list[dict]:
     if path.suffix == ".jsonl":
         return read_records(path)
     table = read_table(path, ["text", "correct_category", "original_review"])
-    ids = dict(zip(table["original_review"], review_ids(table["original_review"].drop_duplicates()), strict=False))
+    originals = table["original_review"].drop_duplicates()
+    ids = dict(zip(originals, review_ids(originals), strict=True))
     names = {"correct_category": "category"}
     return table.assign(source_id=table["original_review"].map(ids)).rename(columns=names).to_dict("records")
 
