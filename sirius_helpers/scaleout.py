@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -128,6 +129,8 @@ def _stream(worker: type, arguments: tuple, source: str, output: str, mark: str,
                 max_task_retries=RETRIES,
                 **({"num_gpus": 1} if settings.device == "cuda" else {"num_cpus": 1}),
             ).write_parquet(f"{output}/rows")
+        except UserError:
+            raise
         except Exception as error:
             raise _in_one_line(error) from error
 
@@ -188,14 +191,16 @@ def _connect(settings: Settings, workers: int | None) -> int:
     return workers or slots
 
 
-def _in_one_line(error: BaseException) -> UserError:
-    """What a worker or Ray itself reported, without its pages of traceback."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return UserError(str(cause))
-        last, cause = cause, getattr(cause, "cause", None) or cause.__cause__
-    reason = next(iter(str(last).strip().splitlines()[::-1]), type(last).__name__)
+def _in_one_line(error: Exception) -> UserError:
+    """What a worker or Ray itself reported, without its pages of traceback.
+
+    A worker's exception arrives as text: the root stands first among its causes' last lines.
+    """
+    told = re.findall(r"^[\w.]*\bUserError: (.+)$", str(error), re.MULTILINE)
+    if told:
+        return UserError(told[0])
+    root = re.search(r"^[\w.]*(?:Error|Exception): .+$", str(error), re.MULTILINE)
+    reason = root[0] if root else f"{type(error).__name__}: {str(error).strip()[:300]}"
     return UserError(f"the run stopped: {reason} Start it again when that is mended: finished blocks are kept.")
 
 

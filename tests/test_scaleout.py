@@ -1,5 +1,6 @@
 """On a Ray cluster of this machine with two worker processes, and models of a few thousand weights."""
 
+import re
 import threading
 import time
 
@@ -127,6 +128,18 @@ def test_labels_are_those_of_the_notebook(tmp_path, settings, data):
     names = [category.label for category in read_categories(data)]
     for ours, theirs in zip(found["probabilities"], expected["probabilities"], strict=True):
         assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sirius_helpers.errors.UserError: row 3 has no id; add it.", "^row 3 has no id; add it.$"),
+        ("ValueError: no such number", "^the run stopped: ValueError: no such number Start it again"),
+    ],
+)
+def test_what_a_worker_reports_is_said_in_one_line(text, message):
+    pages = f"ray::MapWorker() (pid=1)\n  File x\n{text}\n\nThe above was the cause of:\nray.UserCodeException: a hint"
+    assert re.search(message, str(scaleout._in_one_line(RuntimeError(pages))))
 
 
 @pytest.mark.parametrize(
