@@ -43,7 +43,7 @@ def serve() -> None:
         params.model.path = str(path)
         params.n_ctx, params.n_parallel, params.n_gpu_layers = 8 * 1024, 8, 0
         params.cpuparams.n_threads = os.cpu_count() or 1
-        params.hostname, params.port = "127.0.0.1", 0
+        params.hostnames, params.port = ["127.0.0.1"], 0
         server = xllamacpp.Server(params)
         os.write(said, f"{server.listening_address}/v1\n".encode())
         threading.Event().wait()

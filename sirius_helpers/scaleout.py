@@ -50,7 +50,8 @@ class LabelWorker:
 
     def __init__(self, taxonomy: list[Category], settings: Settings) -> None:
         self.labels, self.name = labels_of(taxonomy), settings.labeler.name
-        self.labeler = ExitStack().enter_context(loaded_labeler(taxonomy, settings))  # until the process ends
+        self.held = ExitStack()  # until the process ends: the model goes with it
+        self.labeler = self.held.enter_context(loaded_labeler(taxonomy, settings))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         ids, texts = columns_of(block)

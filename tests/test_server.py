@@ -184,7 +184,7 @@ def test_the_writer_and_the_judge_are_served_too(served):
         settings = at(address)
         with causal_lm(settings.writer, "cpu") as (server, tokenizer):
             writer = Writer(server, tokenizer, settings)
-            assert writer.write([[1, 2], [3]], [5, 2**40 + 7]) == ["5", "7"]
+            assert writer.write([(0, [1, 2]), (0, [3])], [5, 2**40 + 7]) == ["5", "7"]
             yes = writer.p_yes(["Сапоги промокают", "Не могу"])
         loaded = Writer(model, tokenizer, settings).p_yes(["Сапоги промокают", "Не могу"])
     assert yes == pytest.approx(loaded, abs=1e-3)

@@ -153,7 +153,7 @@ READS |= {"predict": ["adapter", "calibration.json"]}
     [
         ({}, []),
         ({"tokens_per_batch": 999}, []),
-        (put("categories.toml", "на ноги", "для ног"), []),  # ready-made labels do not read it
+        (put("categories.toml", "на ноги", "для ног"), ["split"]),  # what it says of a category is trained on
         (prompt("paraphrase", "Отзыв: $review\nИначе:"), ["augment"]),
         ({"seed": 7}, ["augment", "split", "train", "evaluate"]),
         ({"test_share": 0.5}, ["split"]),
@@ -163,7 +163,10 @@ READS |= {"predict": ["adapter", "calibration.json"]}
         (put("test.csv", "малы", "велики"), ["predict"]),
         (put("mine.csv", "обувь,Кеды", "посуда,Кеды"), ["label"]),
         (put("categories.toml", '"туфли"', '"туфли", "боты"'), ["label", "evaluate"]),
-        (put("categories.toml", '"посуда"', '"посуда"\n[[category]]\nlabel = "ткани"'), ["label", "train", "evaluate"]),
+        (
+            put("categories.toml", '"посуда"', '"посуда"\n[[category]]\nlabel = "ткани"'),
+            ["label", "split", "train", "evaluate"],
+        ),
         (put("corrections.csv", "", "text,category\nКеды хороши,посуда\n"), ["review"]),
     ],
     ids=str,

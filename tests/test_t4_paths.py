@@ -40,7 +40,7 @@ def t4(tmp_path, data, monkeypatch):
 
 def test_every_stage_runs_and_hands_over_by_file(t4, data):
     (data / "human_labels.csv").write_text(
-        'text,category\n"Ботинки малы",обувь\n"Чашка с трещиной",посуда\n', encoding="utf-8"
+        'text,category\n"Сандалии порвались",обувь\n"Чашка с трещиной",посуда\n', encoding="utf-8"
     )
     begin(t4)
     labels = label(t4)
