@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tiny_models import tiny_roberta
 
 from sirius_helpers import launch, processes
 from sirius_helpers.runs import Run
@@ -29,8 +30,10 @@ train(Settings(**values))
 
 
 @pytest.fixture
-def ready(settings, roberta):
-    """Settings on the tiny model, with a split of reviews that a few epochs can learn."""
+def ready(settings, tmp_path):
+    """Settings on a tiny model without dropout, whose draws would differ, and a split that a few epochs can learn."""
+    for part in tiny_roberta(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0):
+        part.save_pretrained(tmp_path / "roberta")
     rows = [(f"сапоги {n:02} промокли", "обувь", "train") for n in range(32)]
     rows += [(f"чашка {n:02} треснула", "посуда", "train") for n in range(32)]
     rows += [(f"сапоги {n} малы", "обувь", "validation") for n in range(40, 44)]
@@ -39,7 +42,7 @@ def ready(settings, roberta):
     run = Run(settings.folder)
     run.folder.mkdir(parents=True)
     table.assign(source_id=range(len(table))).to_csv(run.path("split.csv"), index=False)
-    changes = {"classifier": ModelSpec(str(roberta)), "epochs": 3, "learning_rate": 2e-3, "batch_size": 16}
+    changes = {"classifier": ModelSpec(str(tmp_path / "roberta")), "epochs": 3, "learning_rate": 2e-3, "batch_size": 16}
     changes |= {"lora_dropout": 0.0, "max_tokens": 64}
     return Settings(**{**vars(settings), **changes})
 

@@ -1,11 +1,13 @@
 """On a Ray cluster of this machine with two worker processes, and models of a few thousand weights."""
 
+import gc
 import re
 import threading
 import time
 
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -17,7 +19,7 @@ from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.scaleout import label_files, predict_files
+from sirius_helpers.scaleout import LabelWorker, label_files, predict_files
 from sirius_helpers.settings import ModelSpec, Settings
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
@@ -111,23 +113,23 @@ def test_a_run_that_stopped_says_why_and_goes_on_with_what_is_missing(tmp_path, 
 
 
 def test_labels_are_those_of_the_notebook(tmp_path, settings, data):
+    """What a worker makes of a block; how blocks come to workers is the same as for predictions."""
     for part in tiny_qwen2():
         part.save_pretrained(tmp_path / "labeler")
     spec = ModelSpec(str(tmp_path / "labeler"), chat=True)
     settings = Settings(**{**vars(settings), "labeler": spec, "labeler_kind": "llm"})
-    expected = label(settings)
+    expected, taxonomy = label(settings), read_categories(data)
     blank = pd.DataFrame({"id": ["blank"], "text": [None]})
-    (tmp_path / "in").mkdir()
-    pd.concat([expected[["id", "text"]], blank]).to_parquet(tmp_path / "in" / "a.parquet")
-    label_files(str(tmp_path / "in"), str(tmp_path / "out"), settings, workers=1)
-    found = read(tmp_path / "out").set_index("id").loc[expected["id"]].reset_index()
+    block = pa.Table.from_pandas(pd.concat([expected[["id", "text"]], blank]), preserve_index=False)
+    worker = LabelWorker(taxonomy, settings)
+    gc.collect()  # the worker holds its model
+    found = worker(block).to_pandas()
     assert len(found) == len(expected) == 8
     assert found.columns.tolist() == ["id", "text", "category", "probabilities", "margin", "labeler"]
     same = ["id", "text", "category", "labeler"]
     pd.testing.assert_frame_equal(found[same], expected[same], check_dtype=False)
-    names = [category.label for category in read_categories(data)]
     for ours, theirs in zip(found["probabilities"], expected["probabilities"], strict=True):
-        assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], abs=1e-4)
+        assert [ours[c.label] for c in taxonomy] == pytest.approx([theirs[c.label] for c in taxonomy], abs=1e-4)
 
 
 @pytest.mark.parametrize(
