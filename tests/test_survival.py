@@ -136,7 +136,13 @@ def put(name, old, new):
         path.write_text(text.replace(old, new) if old else new, encoding="utf-8")
         return settings
 
+    change.__name__ = f"{name} {old} {new}"
     return change
+
+
+def named(value):
+    """The same in every process: a function's text would hold an address."""
+    return getattr(value, "__name__", str(value))
 
 
 def prompt(name, user):
@@ -169,7 +175,7 @@ READS |= {"predict": ["adapter", "calibration.json"]}
         ),
         (put("corrections.csv", "", "text,category\nКеды хороши,посуда\n"), ["review"]),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_change_makes_stale_exactly_what_depends_on_it_and_says_so(mine, change, direct, monkeypatch, capsys):
     """A stage is done again when the change is its own, or when a file that it reads came out different."""
@@ -194,7 +200,7 @@ def test_a_change_makes_stale_exactly_what_depends_on_it_and_says_so(mine, chang
         ({"seed": 7, "tokens_per_batch": 99}, {"llm": False, "few-shot": False}),
         ({"few_shot_c": 1.0}, {"llm": False, "few-shot": True}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_labels_are_made_anew_when_what_the_labeler_reads_has_changed(mine, kind, change, anew, monkeypatch, capsys):
     labeler = mine.labeler if kind == "llm" else mine.classifier
