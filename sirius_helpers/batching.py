@@ -67,5 +67,6 @@ def progress(total: int, what: str) -> tqdm:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, on the GPU or the host, however a library says it."""
     signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}")
+    signs += ("could not create a primitive", "could not create a memory object")  # oneDNN, without a reason
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(sign in str(error) for sign in signs)

@@ -47,6 +47,7 @@ def test_one_text_that_does_not_fit_is_a_clear_error():
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("could not create a primitive"),
     ],
     ids=str,
 )
