@@ -1,6 +1,6 @@
 """Stages under a real limit on memory: each is a process that may grow by so many megabytes and no more (RLIMIT_AS).
 
-    python tests/starved.py               # a line of JSON for each trial: what went wrong, nothing when it survived
+    MALLOC_ARENA_MAX=1 OMP_NUM_THREADS=1 python tests/starved.py    # a line for each trial: what went wrong, or nothing
 
 An allocation beyond the limit fails inside the process, as one does on a full GPU. (A cgroup would kill the process
 instead, and being killed is what tests/soak.py is about.) The models are tiny and the reviews long, so what needs
@@ -49,7 +49,7 @@ def main() -> None:
 def smaller_label_batches(settings: Settings) -> Iterator[str]:
     write(settings.data / "train.csv", LONG + SHORT)
     free, starved = (replace(settings, run=name) for name in ("label-free", "label-starved"))
-    calls = [done(free, label), done(starved, label, 200)]
+    calls = [done(free, label), done(starved, label, 130)]
     yield from smaller(calls)
     for one, other in zip(*(read_records(s.folder / "labels.jsonl") for s in (free, starved)), strict=True):
         far = max(abs(p - other["probabilities"][name]) for name, p in one["probabilities"].items())

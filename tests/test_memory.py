@@ -13,7 +13,8 @@ from sirius_helpers.settings import PROJECT
 @pytest.fixture(scope="module")
 def starved():
     """What went wrong in each trial."""
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    # One arena and one thread: what a limit on addresses leaves must not depend on what else the machine does.
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "tests/starved.py"]
     result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
