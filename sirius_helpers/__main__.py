@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import nbformat
 import papermill
@@ -63,7 +65,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     start = time.monotonic()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with writing(target):
+        with writing(target), socket_files() as config:
             settings.folder.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
                 NOTEBOOK,
@@ -73,7 +75,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
                 cwd=PROJECT,
                 progress_bar=False,
                 log_output=False,
-                config=Config(KernelManager={"transport": "ipc"}),  # a local socket file instead of an open TCP port
+                config=config,
             )
     except DeadKernelError:
         raise UserError(
@@ -86,6 +88,13 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     finally:
         tidy(target)
     print(f"Done in {time.monotonic() - start:.0f} s. Notebook: {target}; submission: {settings.folder}/submission.csv")
+
+
+@contextmanager
+def socket_files() -> Iterator[Config]:
+    """Settings of a kernel that is reached by socket files in a folder of its own, instead of open TCP ports."""
+    with tempfile.TemporaryDirectory(prefix="sirius-") as folder:
+        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 def tidy(path) -> None:

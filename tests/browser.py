@@ -127,15 +127,16 @@ def executed_page() -> str:
     """The HTML of an executed notebook that shows everything."""
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
+
+    from sirius_helpers.__main__ import socket_files
 
     codes = [f"SHOWN[{name!r}]()" for name in SHOWN] + list(OTHERS.values())
     start = "from browser import HOSTILE, ROWS, SHOWN\nfrom sirius_helpers.errors import UserError"
     cells = [nbformat.v4.new_code_cell(code) for code in (start, *codes)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     here = {"metadata": {"path": str(Path(__file__).parent)}}
-    local = Config(KernelManager={"transport": "ipc"})  # a socket file instead of an open port
-    NotebookClient(notebook, kernel_name="python3", resources=here, allow_errors=True, config=local).execute()
+    with socket_files() as config:
+        NotebookClient(notebook, kernel_name="python3", resources=here, allow_errors=True, config=config).execute()
     failed = [cell.source for cell in notebook.cells[:-1] for output in cell.outputs if output.output_type == "error"]
     assert not failed, failed
     return HTMLExporter().from_notebook_node(notebook)[0]

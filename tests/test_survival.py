@@ -223,13 +223,30 @@ def test_an_added_row_is_the_only_one_labelled(mine, monkeypatch):
     assert b"".join(line for line in lines if "Новый отзыв".encode() not in line) == before
 
 
-def test_a_killed_kernel_is_told_in_one_line(mine, monkeypatch, tmp_path, capsys):
-    cell = nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": ""}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "n.ipynb")
-    monkeypatch.setattr(__main__, "NOTEBOOK", tmp_path / "n.ipynb")
-    monkeypatch.setattr(__main__, "settings_for", lambda *_, **__: mine)
-    assert __main__.main([]) == 2
+@pytest.fixture
+def main_on(mine, monkeypatch, tmp_path):
+    """`make run` with a notebook of one cell, called from another folder than the project's."""
+
+    def call(code: str) -> int:
+        kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": ""}}
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
+        nbformat.write(notebook, tmp_path / "n.ipynb")
+        monkeypatch.setattr(__main__, "NOTEBOOK", tmp_path / "n.ipynb")
+        monkeypatch.setattr(__main__, "settings_for", lambda *_, **__: mine)
+        monkeypatch.chdir(tmp_path)
+        return __main__.main([])
+
+    return call
+
+
+def test_the_notebook_runs_from_any_folder_and_opens_no_sockets_in_the_project(main_on, mine):
+    code = "from pathlib import Path\nprint(6 * 7, [path.name for path in Path().iterdir() if path.is_socket()])"
+    assert main_on(code) == 0
+    assert "42 []" in (mine.folder / "notebook.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_killed_kernel_is_told_in_one_line(main_on, capsys):
+    assert main_on("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)") == 2
     assert "Error: the notebook's process was killed" in capsys.readouterr().err
 
 
