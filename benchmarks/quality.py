@@ -2,8 +2,8 @@
 
 For each repeat the originals are split 80/20, stratified by category (`random_state` 0, 1, …); a tenth of the larger
 part picks the best epoch. Synthetic reviews are trained on where their original is. Scores are those of the held-out
-originals; intervals are Student's, over the repeats. A repeat that is finished is not done again. To choose settings, ask
-for `--inner`: the rows that a repeat would hold out are put away first, and its training rows are split in their place.
+originals; intervals are Student's, over the repeats. A repeat that is finished is not done again. To choose settings,
+ask for `--inner`: what a repeat would hold out is put away first, and its training rows are split in their place.
 
     python benchmarks/quality.py --data FOLDER --labels CSV --run none
     python benchmarks/quality.py --data FOLDER --labels CSV --run own --synthetic checkpoints/RUN/synthetic.jsonl
