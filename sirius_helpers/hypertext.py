@@ -24,9 +24,10 @@ _STYLE = (
     "<style>figure.sirius{margin:.4em 0}.sirius-scroll{overflow-x:auto;margin:.4em 0}"
     ".sirius figcaption{font-size:13px;font-weight:600}.sirius table{border-collapse:collapse;font-size:13px}"
     ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
-    "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;overflow-wrap:break-word;max-width:38em}"
-    ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
-    ".sirius td.long{min-width:15em}"  # on a phone the table scrolls; texts of a word a line are no reading
+    "border-bottom:1px solid rgba(127,127,127,.3)}.sirius th{white-space:normal}.sirius td{white-space:nowrap}"
+    ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums}"
+    # On a phone the table scrolls: names in pieces and texts of a word a line are no reading.
+    ".sirius td.long{white-space:normal;overflow-wrap:break-word;min-width:15em;max-width:38em}"
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
     ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}</style>"
 )

@@ -81,7 +81,7 @@ class Page:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", "the script failed"))
         return answer["result"].get("value")
 
-    def until(self, script: str, seconds: float = 60):
+    def until(self, script: str, seconds: float = 300):
         """The script's value as soon as it is a true one; TimeoutError with the script after so many seconds."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):

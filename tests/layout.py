@@ -9,6 +9,7 @@ code and prompts, is not searched.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -41,8 +42,14 @@ SOUND = (
 )
 
 
-def main(notebook: Path, pictures: Path | None = None) -> int:
+def main() -> int:
     """Prints a line a fault; 1 when there is any, or when a deliberate one is not found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path, help="an executed notebook")
+    parser.add_argument("pictures", type=Path, nargs="?", help="a folder for screenshots")
+    notebook, pictures = vars(parser.parse_args()).values()
+    if not notebook.is_file():
+        parser.error(f"{notebook} is missing; make it with: make run")
     with tempfile.TemporaryDirectory() as folder, chromium() as page:
         wrong = trial(page, Path(folder))
         faults = list(searched(page, notebook, Path(folder), pictures))
@@ -94,4 +101,4 @@ def save_pictures(page: Page, folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    sys.exit(main())

@@ -9,11 +9,14 @@ copies of the notebook and of the run; the server listens on this machine only a
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
+import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,13 +28,11 @@ from pathlib import Path
 
 import nbformat
 from chrome import Page, chromium
-from reruns import sections
 
 from sirius_helpers import locks
 from sirius_helpers.settings import PROJECT
 
-SECTIONS = ("Install", "Settings", "1b. Review", "2. Augment", "3. Split")
-TICKED = ("DROP_DOWNS", "BUTTONS")
+UNTIL = "## 4. Train"  # the cells before it are run
 LAB = {
     "@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Dark"},
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -51,9 +52,16 @@ NOTES = "[...document.querySelectorAll('.widget-label')].map(e => e.textContent)
 SHOWN = "[...document.querySelectorAll('.jp-OutputArea-output')].map(e => e.innerText).join('\\n')"
 
 
-def main(run: Path, pictures: Path | None = None) -> int:
+def main() -> int:
     """Prints a line a step; 1 when one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the folder of a finished run")
+    parser.add_argument("pictures", type=Path, nargs="?", help="a folder for screenshots")
+    run, pictures = vars(parser.parse_args()).values()
+    if not (run / "split.csv").exists():
+        parser.error(f"{run} is no finished run; make one with: make run")
     failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server and the browser end with the script
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, chromium() as page:
         folder = Path(name)
         mine = folder / "checkpoints" / run.name
@@ -70,7 +78,7 @@ def steps(page: Page, address: str, run: Path, pictures: Path | None) -> Iterato
     """What a person does and sees, and whether the files agree."""
     page.open(address, width=1280, height=1000)
     page.until("window.jupyterapp && document.querySelector('.jp-Notebook .jp-InputArea') && true")
-    page.until("document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]') && true")
+    page.until("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus == 'connected'")
     everything_run(page)
     yield "the cells ran", not page.run("document.querySelectorAll('[data-mime-type*=error]').length")
     photograph(page, pictures, "1-before")
@@ -108,21 +116,15 @@ def photograph(page: Page, folder: Path | None, name: str) -> None:
 
 
 def write_notebook(path: Path, run: str) -> None:
-    """The sections that a person works in, form fields filled in."""
-    found = sections()
-    cells = [nbformat.v4.new_code_cell(filled(text, run)) for name in SECTIONS for text in found[name]]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
-
-
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-
-
-def filled(text: str, run: str) -> str:
-    for name in TICKED:
-        text = text.replace(f"{name} = False", f"{name} = True")
-    return text.replace('DATA = "data/sample"', f'DATA = "{PROJECT / "data" / "sample"}"').replace(
-        'RUN = "sample"', f'RUN = "{run}"'
-    )
+    """The notebook up to the training, form fields filled in."""
+    notebook = nbformat.read(PROJECT / "notebooks" / "sirius_pipeline.ipynb", as_version=4)
+    last = next(n for n, cell in enumerate(notebook.cells) if cell.source.startswith(UNTIL))
+    notebook.cells = notebook.cells[:last]
+    filled = dict.fromkeys(("DROP_DOWNS", "BUTTONS"), True) | {"DATA": str(PROJECT / "data" / "sample"), "RUN": run}
+    for cell in notebook.cells:
+        for name, value in filled.items():
+            cell.source = re.sub(f"^{name} = .*", f"{name} = {value!r}", cell.source, flags=re.MULTILINE)
+    nbformat.write(notebook, path)
 
 
 @contextmanager
@@ -159,4 +161,4 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    sys.exit(main())
