@@ -55,6 +55,7 @@ class Page:
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
         self.call("Page.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as if a person looked at the window
 
     def call(self, method: str, **parameters) -> dict:
         """The answer to a command of the protocol; RuntimeError with the browser's words where it refuses."""

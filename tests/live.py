@@ -45,7 +45,7 @@ CHOOSE = """(() => {
   const list = document.querySelector('.widget-dropdown select')
   list.selectedIndex = 1
   list.dispatchEvent(new Event('change', { bubbles: true }))
-  return list.selectedOptions[0].textContent
+  return list.selectedOptions[0].textContent.replaceAll('\\xa0', ' ')
 })()"""
 REJECT = "document.querySelector('.jp-OutputArea .widget-button').click()"
 NOTES = "[...document.querySelectorAll('.widget-label')].map(e => e.textContent).filter(t => t)"
@@ -77,8 +77,7 @@ def main() -> int:
 def steps(page: Page, address: str, run: Path, pictures: Path | None) -> Iterator[tuple[str, bool]]:
     """What a person does and sees, and whether the files agree."""
     page.open(address, width=1280, height=1000)
-    page.until("window.jupyterapp && document.querySelector('.jp-Notebook .jp-InputArea') && true")
-    page.until("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus == 'connected'")
+    page.until("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
     everything_run(page)
     yield "the cells ran", not page.run("document.querySelectorAll('[data-mime-type*=error]').length")
     photograph(page, pictures, "1-before")
@@ -109,10 +108,12 @@ def everything_run(page: Page) -> None:
 
 
 def photograph(page: Page, folder: Path | None, name: str) -> None:
-    """The whole notebook: the window is made as high as it is."""
-    if folder:
+    """The window with the drop-downs in its middle, and with the buttons."""
+    for widget in ("dropdown", "button") if folder else ():
         folder.mkdir(parents=True, exist_ok=True)
-        page.picture(folder / f"{name}.png")
+        page.run(f"document.querySelectorAll('.jp-OutputArea .widget-{widget}')[3].scrollIntoView({{block: 'center'}})")
+        page.run("new Promise(done => setTimeout(done, 500))")  # until it is drawn
+        page.picture(folder / f"{name}-{widget}.png")
 
 
 def write_notebook(path: Path, run: str) -> None:
