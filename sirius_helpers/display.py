@@ -96,8 +96,8 @@ def judge(report: dict) -> Html:
 
 
 def pair_rows(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> pd.DataFrame:
-    """A random sample of the synthetic reviews; a seed, a sample."""
-    rows = kept if category is None else kept[kept["category"] == category]
+    """A random sample of the synthetic reviews; one written anew stands where the rejected one stood."""
+    rows = (kept if category is None else kept[kept["category"] == category]).sort_values("id")
     return rows.sample(min(n, len(rows)), random_state=seed)
 
 

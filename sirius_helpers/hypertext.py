@@ -28,6 +28,7 @@ _STYLE = (
     ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums}"
     # On a phone the table scrolls: names in pieces and texts of a word a line are no reading.
     ".sirius td.long{white-space:normal;overflow-wrap:break-word;min-width:15em;max-width:38em}"
+    ".sirius-text{font-size:13px;line-height:1.4}"
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
     ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}</style>"
 )
@@ -100,7 +101,7 @@ def note(text: str) -> Html:
 
 def inside(piece: Html) -> Html:
     """A piece of HTML, such as a marked text, in the style of the tables."""
-    return Html(f'{_STYLE}<div class="sirius {_CLASSES}">{piece.html}</div>')
+    return Html(f'{_STYLE}<div class="sirius sirius-text {_CLASSES}">{piece.html}</div>')
 
 
 def marked(texts: pd.Series, others: pd.Series) -> list[Html]:

@@ -77,7 +77,7 @@ def _label_line(row: dict, labels: list[str], given: dict[str, str], settings: S
     said = _said()
 
     def keep(change: dict) -> None:
-        said.value = _outcome(lambda: correct(settings, row["id"], change["new"]), f"kept in {FILE}")
+        _try(lambda: correct(settings, row["id"], change["new"]), said, f"kept in {FILE}")
 
     choice.observe(keep, names="value")
     return _line(choice, said, inside(Html(escape(row["text"]))))
@@ -90,8 +90,7 @@ def _pair_line(row: dict, texts: tuple[Html, Html], settings: Settings):
     said = _said()
 
     def take_out(_) -> None:
-        said.value = _outcome(lambda: reject(settings, row["id"]), "rejected")
-        button.disabled = said.value == "rejected"
+        button.disabled = _try(lambda: reject(settings, row["id"]), said, "rejected")
 
     button.on_click(take_out)
     original, text = texts
@@ -101,23 +100,27 @@ def _pair_line(row: dict, texts: tuple[Html, Html], settings: Settings):
 def _line(control, said, text: Html):
     from ipywidgets import HTML, HBox, Layout
 
-    shown = HTML(text.html, layout=Layout(flex="1 1 auto"))
-    return HBox([control, said, shown], layout=Layout(align_items="center", flex_flow="row wrap"))
+    shown = HTML(text.html, layout=Layout(flex="0 1 38em", min_width="15em"))  # on a phone it goes below the control
+    return HBox([control, shown, said], layout=Layout(align_items="center", flex_flow="row wrap", margin="0 0 6px"))
 
 
 def _said():
+    """Where a line says what came of it; it takes no room until then."""
     from ipywidgets import Label, Layout
 
-    return Label(layout=Layout(width="12em", flex="0 0 auto"))
+    return Label(layout=Layout(display="none"))
 
 
-def _outcome(act: Callable[[], object], done: str) -> str:
-    """What to say after an act; an exception in a widget's answer would be shown nowhere."""
+def _try(act: Callable[[], object], said, done: str) -> bool:
+    """Act, and say what came of it: an exception in a widget's answer would be shown nowhere."""
+    said.layout.display = None
     try:
         act()
     except UserError as error:
-        return f"Error: {error}"
-    return done
+        said.value = f"Error: {error}"
+        return False
+    said.value = done
+    return True
 
 
 def _has_widgets() -> bool:

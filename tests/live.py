@@ -97,7 +97,7 @@ def steps(page: Page, address: str, run: Path, pictures: Path | None) -> Iterato
     everything_run(page)
     shown = page.run(SHOWN)
     photograph(page, pictures, "3-again")
-    yield "review says that it took the correction", "1 labels corrected by hand" in shown
+    yield "review says that it took the correction", "Labels corrected by hand: 1" in shown
     kept = [json.loads(line) for line in (run / "synthetic.jsonl").read_text(encoding="utf-8").splitlines()]
     yield f"augment wrote another: {len(kept)} kept", last["text"] not in [record["text"] for record in kept]
 
