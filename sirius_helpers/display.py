@@ -95,10 +95,15 @@ def judge(report: dict) -> Html:
     return table(rows) + Html("" if report["beats_chance"] else warning)
 
 
+def pair_rows(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> pd.DataFrame:
+    """A random sample of the synthetic reviews; one written anew stands where the rejected one stood."""
+    rows = (kept if category is None else kept[kept["category"] == category]).sort_values("id")
+    return rows.sample(min(n, len(rows)), random_state=seed)
+
+
 def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
-    """Random originals beside their paraphrases, words of one that the other lacks marked; a seed, a sample."""
-    rows = kept if category is None else kept[kept["category"] == category]
-    rows = rows.sample(min(n, len(rows)), random_state=seed)
+    """Random originals beside their paraphrases, words of one that the other lacks marked."""
+    rows = pair_rows(kept, n, seed, category)
     shown = pd.DataFrame(
         {
             "id": rows["id"],
