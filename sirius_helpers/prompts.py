@@ -1,8 +1,8 @@
 """The prompts: named templates, in Russian, each in a form for chat models and one for base models.
 
-A template has a fixed part (`system`) and a part with the review (`user`), the judge's its two answers too. Rendering splits the whole prompt at
-the review, so that the fixed text before it is encoded once and the review stays data. Nothing here calls a
-model or reads its answer.
+A template has a fixed part (`system`) and a part with the review (`user`); the judge's has its two answers too.
+Rendering splits the whole prompt at the review, so that the fixed text before it is encoded once and the review
+stays data. Nothing here calls a model or reads its answer.
 
     prefix, tail = split_prompt(template_for("judge", spec, settings.prompts), tokenizer, spec.chat)
 """
@@ -148,7 +148,9 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
     if f"${REVIEW}" in template.system or template.user.count(f"${REVIEW}") != 1:
         raise UserError(f"prompt {name!r}: $review must stand exactly once, in the user part.")
     if len({template.yes.strip(), template.no.strip()} - {""}) < 2:
-        raise UserError(f"prompt {name!r}: yes and no must be two different words; got {template.yes!r}, {template.no!r}.")
+        raise UserError(
+            f"prompt {name!r}: yes and no must be two different words; got {template.yes!r}, {template.no!r}."
+        )
     return template
 
 
