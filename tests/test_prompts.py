@@ -52,7 +52,7 @@ def test_every_prompt_has_the_review_once_and_only_known_variables(texts):
     ("replaced", "message"),
     [
         ({"lable": {}}, "unknown prompt lable"),
-        ({"judge": {"usr": "x"}}, "has the parts 'system' and 'user'"),
+        ({"judge": {"usr": "x"}}, "has the parts 'system', 'user', 'yes', 'no'; got"),
         ({"judge": {"user": "no slot"}}, "must stand exactly once"),
         ({"judge": {"system": "$review"}}, "must stand exactly once"),
         ({"judge": {"yes": "нет"}}, "yes and no must be two different words; got 'нет', 'нет'"),
