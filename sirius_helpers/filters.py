@@ -69,7 +69,8 @@ _META = _phrases(
 _VARIANTS = _phrases(r"вариант\w* (?:№ ?)?\d|(?:два|три|несколько|\d) вариант\w+ (?:отзыв|пере)")
 _LIST = re.compile(r"^\s*(?:\d[.)]|[-•]\s)[^\n]*\n+\s*(?:\d[.)]|[-•]\s)|(?:^|\s)1\)[^\n]*\s2\)", re.MULTILINE)
 _MARKUP = re.compile(
-    r"<\|?/?\w+\|?>|\[/?inst\]|^#{1,6}\s|```|(?<![\w*])\*\*\w|^>\s|(?:[-=_~]\s?){6,}|^---+\s*$|^(?:assistant|user)\b(?! (?-i:[a-z]))",
+    r"<\|?/?\w+\|?>|\[/?inst\]|^#{1,6}\s|```|(?<![\w*])\*\*\w|^>\s|(?:[-=_~]\s?){6,}|^---+\s*$"
+    r"|^(?:assistant|user)\b(?! (?-i:[a-z]))",  # but "user cannot log in" is a customer's
     re.IGNORECASE | re.MULTILINE,
 )
 _PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)  # a form: [название товара], рад(а)
