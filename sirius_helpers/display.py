@@ -80,7 +80,7 @@ def judge(report: dict) -> Html:
     """How the judge does on texts whose answer is known, with a plain warning where it only guesses."""
     rows = pd.DataFrame(
         [
-            ("control texts, half of them refusals or other talk of a model", str(report["texts"])),
+            ("control texts: genuine ones, and refusals or other talk of a model", str(report["texts"])),
             ("right answers", f"{report['accuracy']:.0%}"),
             ("Cohen's kappa (0: chance, 1: perfect)", f"{report['kappa']:.2f}"),
             ("genuine reviews that all draws accept", f"{report['reviews_pass']:.0%}"),
