@@ -26,7 +26,8 @@ from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
-from .settings import ModelSpec, Settings, compute_dtype
+from .models import ModelSpec
+from .settings import Settings, compute_dtype
 
 WEIGHTS = "adapter_model.safetensors"
 

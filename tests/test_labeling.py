@@ -10,8 +10,9 @@ from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, review
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 
 
 class FakeQuestion:
