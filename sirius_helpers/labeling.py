@@ -108,6 +108,7 @@ class LlmLabeler:
         self.max_chars, self.revision = settings.max_review_chars, loaded_revision(model)
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Hand over the probabilities of each finished batch."""
         cut = [one_line(text)[: self.max_chars] for text in texts]
         first, *others = self.questions
 
@@ -136,6 +137,7 @@ class FewShotLabeler:
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Hand over the probabilities of all texts at once."""
         on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
 
     def _embedded(self, texts: Sequence[str]) -> np.ndarray:
