@@ -39,6 +39,7 @@ bench-%: $(READY)
 
 # The stamp is written last, so that an interrupted install is done again.
 $(READY): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.version_info < (3, 11) and sys.exit('Error: $(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name one: make PYTHON=python3.12 …' % sys.version_info[:2])"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,dev]"
 	@touch $@

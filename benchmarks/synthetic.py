@@ -22,8 +22,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.labeling import label_variables
+from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.prompts import CHAT
 from sirius_helpers.reviews import read_reviews
 from sirius_helpers.settings import PROJECT

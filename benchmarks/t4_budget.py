@@ -31,9 +31,11 @@ from sirius_helpers.candidates import Writer
 from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import causal_lm
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict
+from sirius_helpers.profiles import t4
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import PROJECT, ModelSpec, Settings, t4
+from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.training import train
 
 SMALL = {"label": 48, "paraphrase": 8, "judge": 16, "train": 48, "predict": 64}  # texts

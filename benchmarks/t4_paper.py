@@ -22,7 +22,8 @@ from sirius_helpers.categories import read_categories
 from sirius_helpers.choices import ClosedQuestion
 from sirius_helpers.labeling import label_question
 from sirius_helpers.loaders import DTYPES, weight_bytes
-from sirius_helpers.settings import Settings, t4
+from sirius_helpers.profiles import t4
+from sirius_helpers.settings import Settings
 
 GIB = 2**30
 T4_FLOPS, T4_BYTES, T4_MEMORY = 24e12, 320e9, 14.5 * GIB  # a second sustained in fp16; a second; what CUDA leaves

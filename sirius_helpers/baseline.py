@@ -38,10 +38,12 @@ class Linear:
         return scores / scores.sum(axis=1, keepdims=True)
 
     def save(self, folder: Path) -> None:
+        """Write weights and biases into a folder, as safetensors."""
         save_file({"weight": self.weight, "bias": self.bias}, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Linear:
+        """The model that `save` wrote into the folder."""
         return cls(**load_file(folder / FILE))
 
 

@@ -56,9 +56,11 @@ class Writer:
         return self.tokens.with_text(one_line(original)[: self.settings.max_review_chars])
 
     def write(self, prompts: list[tuple[int, list[int]]], seeds: list[int]) -> list[str]:
+        """A candidate for each prompt, cleaned; equal seeds give equal texts."""
         return [cleaned(text) for text in self.sampler(prompts, seeds)]
 
     def p_yes(self, texts: Sequence[str]) -> np.ndarray:
+        """The judge's probability that each text is a review, (texts,)."""
         return p_yes(self.judge, texts, self.settings)
 
 

@@ -31,19 +31,12 @@ class Category:
 
 def read_categories(folder: Path) -> list[Category]:
     """The taxonomy of a data folder, in the file's order."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; correct DATA.")
-    toml, txt = folder / "categories.toml", folder / "categories.txt"
-    if toml.exists():
-        return _checked(_read_toml(toml), toml)
-    if not txt.exists():
-        raise UserError(
-            f"{folder} has neither categories.toml nor categories.txt; "
-            "write one label a line into categories.txt, or copy data/categories.toml and change it."
-        )
+    path = _file_of(folder)
+    if path.suffix == ".toml":
+        return _checked(_read_toml(path), path)
     known = {category.label: category for category in _read_toml(KNOWN)} if KNOWN.exists() else {}
-    labels = [line.strip() for line in read_utf8(txt).splitlines() if line.strip()]
-    return _checked([known.get(label, Category(label)) for label in labels], txt)
+    labels = [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
+    return _checked([known.get(label, Category(label)) for label in labels], path)
 
 
 def labels_of(taxonomy: list[Category]) -> list[str]:
@@ -53,13 +46,54 @@ def labels_of(taxonomy: list[Category]) -> list[str]:
 
 def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
     """Every label and alias -> label."""
-    names = {alias: category.label for category in taxonomy for alias in category.aliases}
-    return names | {category.label: category.label for category in taxonomy}
+    return {name: category.label for category in taxonomy for name in (category.label, *category.aliases)}
+
+
+def label_named(name: str, names: dict[str, str], place: str) -> str:
+    """The label that a name of `by_any_name` stands for; `place` begins the complaint about another."""
+    if name not in names:
+        allowed = ", ".join(name for name, label in names.items() if name == label)
+        raise UserError(
+            f"{place}: {name!r} is not a category; allowed are {allowed}. "
+            "Correct it, or name it under aliases of a category in categories.toml."
+        )
+    return names[name]
 
 
 def phrases(taxonomy: list[Category]) -> list[tuple[str, str]]:
     """What the categories say of themselves: each example and description with its label."""
     return [(text, c.label) for c in taxonomy for text in (*c.examples, c.description) if text]
+
+
+def need_examples(taxonomy: list[Category], folder: Path) -> None:
+    """Refuse a data folder's taxonomy where the few-shot labeler would have nothing to learn a category from."""
+    without = [category.label for category in taxonomy if not category.examples]
+    if without:
+        raise UserError(
+            f"{_file_of(folder)}: the few-shot labeler has no example phrases for: {', '.join(without)}. Write a "
+            'categories.toml with examples = ["…", …] (about seven a category) into the data folder, or import labels '
+            "with LABELS."
+        )
+
+
+def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
+    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category)."""
+    lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
+    shown = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
+    examples = "\n\n".join(f"Отзыв: {text}\nКатегория: {name}" for text, name in shown)
+    return {"categories": "\n".join(lines), "examples": examples}
+
+
+def _file_of(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; correct DATA.")
+    toml, txt = folder / "categories.toml", folder / "categories.txt"
+    if not toml.exists() and not txt.exists():
+        raise UserError(
+            f"{folder} has neither categories.toml nor categories.txt; "
+            "write one label a line into categories.txt, or copy data/categories.toml and change it."
+        )
+    return toml if toml.exists() else txt
 
 
 def _read_toml(path: Path) -> list[Category]:

@@ -26,7 +26,8 @@ from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
-from .settings import ModelSpec, Settings, compute_dtype
+from .models import ModelSpec
+from .settings import Settings, compute_dtype
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -41,6 +42,7 @@ class MeanPoolClassifier(nn.Module):
         self.config = encoder.config  # peft and the Trainer look for it
 
     def forward(self, input_ids, attention_mask, labels=None) -> SequenceClassifierOutput:
+        """Logits in fp32, (batch, labels), of ids and mask, both (batch, tokens); the loss is the trainer's."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
             return SequenceClassifierOutput(logits=self.head(mean_pooled(hidden, attention_mask)))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .categories import Category, labels_of, read_categories
+from .categories import Category, by_any_name, label_named, read_categories
 from .errors import UserError
 from .journal import read_records
 from .locks import held
-from .reviews import write_csv
+from .reviews import normalised, write_csv
 from .runs import Run
 from .settings import Settings
 from .tables import read_table
@@ -34,15 +34,13 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
     known = labels[labels["id"] == id]
     if known.empty:
         raise UserError(f"no review has the id {id!r}; see the column id of the labels.")
-    allowed = labels_of(read_categories(settings.data))
-    if category not in allowed:
-        raise UserError(f"{category!r} is not a category; allowed are {', '.join(allowed)}.")
     path = run.path(FILE)
+    right = label_named(category.strip(), by_any_name(read_categories(settings.data)), f"review {id}")
     with held(run.folder):
         table = read_table(path, ["category"]) if path.exists() else pd.DataFrame(columns=["id", "category"])
         key = key_column(table, path)
-        row = {"id": id, "text": known["text"].iloc[0], "category": category}
-        table = table[table[key] != row[key]]
+        row = {"id": id, "text": known["text"].iloc[0], "category": right}
+        table = table[table[key].map(normalised) != normalised(row[key])]
         added = pd.DataFrame([{name: row.get(name, "") for name in table.columns}])
         table = pd.concat([table, added], ignore_index=True)
         write_csv(path, table)
@@ -50,29 +48,31 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
 
 
 def corrected(labels: pd.DataFrame, path: Path, taxonomy: list[Category]) -> pd.DataFrame:
-    """The labels with a file's corrections on top; every row of the file must fit a review and a category."""
-    table = read_table(path, ["category"])
-    key = key_column(table, path)
+    """The labels with a file's corrections on top."""
+    given = labels["id"].map(read_corrections(path, taxonomy, labels))
     labels = labels.copy()
-    allowed = labels_of(taxonomy)
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        hit = labels[key] == row[key]
-        if row["category"] not in allowed:
-            raise UserError(
-                f"{path}, row {number}: {row['category']!r} is not a category; allowed are {', '.join(allowed)}."
-            )
-        if not hit.any():
-            raise UserError(f"{path}, row {number}: no review has the {key} {row[key][:60]!r}; correct the row.")
-        labels.loc[hit, ["category", "labeler"]] = [row["category"], BY_HAND]
+    labels.loc[given.notna(), "category"] = given.dropna()
+    labels.loc[given.notna(), "labeler"] = BY_HAND
     return labels
 
 
-def read_corrections(path: Path) -> dict[str, str]:
-    """A review's id, or its text where the file has no ids -> the category it was given by hand."""
-    if not path.exists():
-        return {}
+def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame) -> dict[str, str]:
+    """The id of each corrected review -> its category by hand; of two rows on one review the later holds.
+
+    `reviews` have id and text; every row of the file must fit one of them and a category. As with imported labels,
+    a text may differ in case and spacing, and a category may go by an alias.
+    """
     table = read_table(path, ["category"])
-    return dict(zip(table[key_column(table, path)], table["category"], strict=True))
+    key, names = key_column(table, path), by_any_name(taxonomy)
+    ids = reviews["id"].groupby(reviews[key].map(normalised)).agg(list)
+    found: dict[str, str] = {}
+    for number, (name, value) in enumerate(zip(table["category"], table[key], strict=True), start=1):
+        place = f"{path}, row {number}"
+        label = label_named(name.strip(), names, place)
+        if normalised(value) not in ids:
+            raise UserError(f"{place}: no review has the {key} {value[:60]!r}; correct the row.")
+        found |= dict.fromkeys(ids[normalised(value)], label)
+    return found
 
 
 def key_column(table: pd.DataFrame, path: Path) -> str:

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from .errors import UserError
-from .settings import CAUSAL_LM, ENCODER
+from .models import CAUSAL_LM, ENCODER
 
 FORMAT = 1  # raise it when a builder writes something else: folders of another format are built anew
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished

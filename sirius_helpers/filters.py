@@ -102,6 +102,7 @@ def _stripped(text: str) -> str:
 
 
 def too_short(text: str, original: str, settings: Settings) -> bool:
+    """Shorter than any review, or than the ratio to its original allows."""
     return len(text) < max(settings.min_chars, settings.min_length_ratio * len(original))
 
 
@@ -111,6 +112,7 @@ def too_long(text: str, original: str, settings: Settings) -> bool:
 
 
 def refusal(text: str, original: str, settings: Settings) -> bool:
+    """A model that says it cannot or will not."""
     return bool(_REFUSAL.search(text))
 
 
@@ -125,10 +127,12 @@ def several_variants(text: str, original: str, settings: Settings) -> bool:
 
 
 def markup(text: str, original: str, settings: Settings) -> bool:
+    """Marks of a chat template or of Markdown, ruled lines."""
     return bool(_MARKUP.search(text))
 
 
 def placeholder(text: str, original: str, settings: Settings) -> bool:
+    """A form left to be filled in: [название товара], рад(а)."""
     return bool(_PLACEHOLDER.search(text))
 
 
@@ -146,6 +150,7 @@ def repetition(text: str, original: str, settings: Settings) -> bool:
 
 
 def copy_of_original(text: str, original: str, settings: Settings) -> bool:
+    """The original again, or nearly so."""
     return similarity(text, original) >= settings.max_copy_similarity
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .errors import UserError
-from .settings import choose_profile
+from .profiles import choose_profile
 
 WHOLE = "all"
 

@@ -30,6 +30,7 @@ class SeededTopP(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, (rows, vocabulary), where all but the drawn token are minus infinity."""
         scaled = scores.float() / self.temperature
         logits, tokens = self._nucleus(scaled.log_softmax(-1))
         noise = torch.stack([torch.rand(logits.shape[1], generator=generator) for generator in self.generators])

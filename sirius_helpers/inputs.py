@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .categories import labels_of, read_categories
+from .categories import Category, label_variables, labels_of, need_examples, read_categories
+from .corrections import FILE as CORRECTIONS
+from .corrections import read_corrections
+from .errors import UserError
 from .judging import FILE as CONTROL
 from .judging import read_control
-from .prompts import CHAT, template_for
-from .reviews import read_labelled, read_reviews, read_table, read_texts
+from .prompts import CHAT, read_prompts, template_for
+from .prompts import FILE as PROMPTS
+from .reviews import read_labelled, read_reviews, read_texts
 from .settings import Settings
 
 
@@ -19,8 +23,9 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     """Read every input once; the first thing wrong raises a UserError that says what to do."""
     folder = settings.data
     taxonomy = read_categories(folder)
+    reviews = read_reviews(folder / "train.csv")
     rows = [
-        ("train.csv", len(read_reviews(folder / "train.csv")), "reviews to label and learn from"),
+        ("train.csv", len(reviews), "reviews to label and learn from"),
         ("test.csv", len(read_texts(folder / "test.csv")), "reviews to classify"),
         ("categories", len(taxonomy), ", ".join(labels_of(taxonomy))),
     ]
@@ -32,9 +37,24 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     control = read_control(folder)  # the project's own, where the folder brings none
     if (folder / CONTROL).exists():
         rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
-    corrections = settings.folder / "corrections.csv"
+    corrections = settings.folder / CORRECTIONS
     if corrections.exists():
-        rows.append((corrections.name, len(read_table(corrections, ["category"])), "your corrections of the labels"))
-    for name in CHAT:  # a broken prompt shows here rather than after a download
-        template_for(name, settings.labeler.chat, settings.prompts)
+        corrected = read_corrections(corrections, taxonomy, reviews)
+        rows.append((corrections.name, len(corrected), "your corrections of the labels"))
+    if settings.labeler_kind == "few-shot" and (settings.category_check or not settings.labels):
+        need_examples(taxonomy, folder)
+    _check_prompts(settings, taxonomy)
     return pd.DataFrame(rows, columns=["file", "rows", "what"])
+
+
+def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
+    """Fill each prompt for the model that it is for: a broken one shows here rather than after a download."""
+    roles = {"label": (settings.labeler, label_variables(taxonomy))}
+    for name in CHAT:
+        spec, values = roles.get(name, (settings.writer, {}))
+        try:
+            template_for(name, spec.chat, settings.prompts).fill(**values, review="")
+        except UserError as error:
+            file = settings.data / PROMPTS
+            places = [str(file)] * file.exists() + ["CHANGES"] * (settings.prompts != read_prompts(settings.data))
+            raise UserError(f"{' or '.join(places)}: {error}") from None

@@ -18,7 +18,15 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from .batching import Batcher, progress
-from .categories import Category, by_any_name, labels_of, phrases, read_categories
+from .categories import (
+    Category,
+    by_any_name,
+    label_variables,
+    labels_of,
+    need_examples,
+    phrases,
+    read_categories,
+)
 from .choices import ClosedQuestion
 from .corrections import FILE, corrected
 from .encoding import embed
@@ -64,11 +72,13 @@ def review(settings: Settings) -> pd.DataFrame:
     source = run.need("labels.jsonl")
     labels = pd.DataFrame(read_records(source))[["id", "text", "category", "labeler"]]
     corrections = run.path(FILE)
-    mark = fingerprint("review", digest(source), digest(corrections))
+    taxonomy = read_categories(settings.data)
+    names = by_any_name(taxonomy) if corrections.exists() else None
+    mark = fingerprint("review", digest(source), digest(corrections), names)
     if not run.is_finished("review", mark):
         with run.stage("review", mark, ["labels.csv"]):
             if corrections.exists():
-                labels = corrected(labels, corrections, read_categories(settings.data))
+                labels = corrected(labels, corrections, taxonomy)
             write_csv(run.path("labels.csv"), labels)
     return read_table(run.path("labels.csv"), ["id", "text", "category"])
 
@@ -76,7 +86,10 @@ def review(settings: Settings) -> pd.DataFrame:
 @contextmanager
 def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
     """The labeler that the settings ask for, its model in memory until the block ends."""
-    load, kind = (causal_lm, LlmLabeler) if settings.labeler_kind == "llm" else (encoder, FewShotLabeler)
+    few_shot = settings.labeler_kind == "few-shot"
+    if few_shot:
+        need_examples(taxonomy, settings.data)
+    load, kind = (encoder, FewShotLabeler) if few_shot else (causal_lm, LlmLabeler)
     with load(settings.labeler, settings.device) as (model, tokenizer):
         yield kind(taxonomy, model, tokenizer, settings)
 
@@ -95,6 +108,7 @@ class LlmLabeler:
         self.max_chars, self.revision = settings.max_review_chars, loaded_revision(model)
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Hand over the probabilities of each finished batch."""
         cut = [one_line(text)[: self.max_chars] for text in texts]
         first, *others = self.questions
 
@@ -115,12 +129,6 @@ class FewShotLabeler:
     """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
 
     def __init__(self, taxonomy: list[Category], model, tokenizer, settings: Settings) -> None:
-        without = [category.label for category in taxonomy if not category.examples]
-        if without:
-            raise UserError(
-                f"the few-shot labeler has no example phrases for: {', '.join(without)}. Write a categories.toml with "
-                'examples = ["…", …] (about seven a category) into the data folder, or import labels with LABELS.'
-            )
         self.model, self.tokenizer, self.revision = model, tokenizer, loaded_revision(model)
         self.options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
         known, names = zip(*phrases(taxonomy), strict=True)
@@ -129,6 +137,7 @@ class FewShotLabeler:
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Hand over the probabilities of all texts at once."""
         on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
 
     def _embedded(self, texts: Sequence[str]) -> np.ndarray:
@@ -151,14 +160,6 @@ def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callab
             return [labels[i] for i in best]
 
         yield categories
-
-
-def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
-    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category)."""
-    lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
-    shown = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
-    examples = "\n\n".join(f"Отзыв: {text}\nКатегория: {name}" for text, name in shown)
-    return {"categories": "\n".join(lines), "examples": examples}
 
 
 def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> str | None:

@@ -24,8 +24,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from . import embedded
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
+from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .server import Server
-from .settings import CAUSAL_LM, ENCODER, ModelSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged

@@ -42,6 +42,7 @@ class PromptTokens:
 
 
 def encode(tokenizer, text: str) -> list[int]:
+    """The token ids of a text in which special tokens are written out."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 

@@ -43,12 +43,7 @@ class Template:
 
     def variables(self) -> set[str]:
         """Names of all variables."""
-        return {
-            name
-            for text in (self.system, self.user)
-            for _, plain, braced, _ in string.Template.pattern.findall(text)
-            if (name := plain or braced)
-        }
+        return {*_variables(self.system), *_variables(self.user)}
 
     def fill(self, **values: str) -> tuple[str, str]:
         """System and user text; a variable without a value is an error, so no half-filled prompt is sent."""
@@ -58,7 +53,10 @@ class Template:
                 f"prompt {self.name!r} uses ${', $'.join(missing)}, which nothing fills; "
                 f"it may use: ${', $'.join(sorted(values))}."
             )
-        return tuple(string.Template(text).substitute(values) for text in (self.system, self.user))
+        try:
+            return tuple(string.Template(text).substitute(values) for text in (self.system, self.user))
+        except ValueError:
+            raise UserError(f"prompt {self.name!r} holds a $ that begins no variable; write $$ for the sign.") from None
 
 
 CHAT = {
@@ -145,7 +143,7 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
     if set(parts) - set(PARTS[name]):
         raise UserError(f"prompt {name!r} has the parts {', '.join(map(repr, PARTS[name]))}; got {sorted(parts)}.")
     template = replace(own, **parts)
-    if f"${REVIEW}" in template.system or template.user.count(f"${REVIEW}") != 1:
+    if REVIEW in _variables(template.system) or _variables(template.user).count(REVIEW) != 1:
         raise UserError(f"prompt {name!r}: $review must stand exactly once, in the user part.")
     if len({template.yes.strip(), template.no.strip()} - {""}) < 2:
         raise UserError(
@@ -167,6 +165,11 @@ def split_prompt(template: Template, tokenizer, chat: bool, **values: str) -> tu
         prompt = f"{tokenizer.bos_token or ''}{system}\n\n{user}"
     prefix, tail = prompt.split(_SLOT)
     return prefix, tail
+
+
+def _variables(text: str) -> list[str]:
+    found = string.Template.pattern.findall(text)
+    return [plain or braced for _, plain, braced, _ in found if plain or braced]
 
 
 def one_line(text: str) -> str:

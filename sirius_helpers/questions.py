@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .choices import ClosedQuestion
+from .models import ModelSpec
 from .prompts import split_prompt, template_for
 from .server import Server, ServerQuestion
-from .settings import ModelSpec, Settings
+from .settings import Settings
 
 
 def closed_question(

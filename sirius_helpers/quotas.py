@@ -25,6 +25,7 @@ class Wanted:
 
     @property
     def key(self) -> tuple[str, int]:
+        """What tells one wanted review from another: original and number."""
         return self.source_id, self.copy
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .categories import Category, by_any_name, labels_of
+from .categories import Category, by_any_name, label_named
 from .errors import UserError
 from .journal import write_atomically
 from .tables import listed, read_table
@@ -76,17 +76,12 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     found: dict[str, str] = {}
     renamed: Counter[str] = Counter()
     for row, (text, name) in enumerate(zip(table["text"], table[column].str.strip(), strict=True), start=1):
-        if name not in names:
+        key, label = normalised(text), label_named(name, names, f"{path}, row {row}")
+        if found.setdefault(key, label) != label:
             raise UserError(
-                f"{path}, row {row}: {name!r} is not a category; allowed are {', '.join(labels_of(taxonomy))}. "
-                "Correct the row, or name it under aliases of a category in categories.toml."
+                f"{path}, row {row}: the same text has two categories, {found[key]!r} and {label!r}; keep one."
             )
-        key = normalised(text)
-        if found.setdefault(key, names[name]) != names[name]:
-            raise UserError(
-                f"{path}, row {row}: the same text has two categories, {found[key]!r} and {names[name]!r}; keep one."
-            )
-        renamed[name] += name != names[name]
+        renamed[name] += name != label
     for name, count in renamed.items():
         if count:
             print(f"{path.name}: {count} x {name!r} filed under {names[name]!r} (its alias).")

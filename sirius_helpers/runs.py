@@ -54,6 +54,7 @@ class Run:
         self.folder = Path(folder)
 
     def path(self, name: str) -> Path:
+        """Where a file of the run lies, whether it is there or not."""
         return self.folder / name
 
     def need(self, name: str) -> Path:

@@ -54,6 +54,7 @@ class LabelWorker:
         self.labeler = self.held.enter_context(loaded_labeler(taxonomy, settings))
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        """Label the reviews of a block (id, text) that have a text."""
         ids, texts = columns_of(block)
         reviews = [{"id": i, "text": text} for i, text in zip(ids, texts, strict=True) if text.strip()]
         rows = np.empty((len(reviews), len(self.labels)))
@@ -77,6 +78,7 @@ class PredictWorker:
         self.classifier = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        """Classify every row of a block (id, text)."""
         _, texts = columns_of(block)
         table = pa.Table.from_pandas(as_table(texts, self.classifier), preserve_index=False)
         return table.add_column(0, "id", block["id"])

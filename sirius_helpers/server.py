@@ -22,8 +22,8 @@ from .batching import Batcher
 from .choice_tokens import AnswerTree
 from .choices import ClosedQuestion
 from .errors import UserError
+from .models import ModelSpec
 from .prompt_tokens import PromptTokens, encode
-from .settings import ModelSpec
 
 TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue included
 TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses

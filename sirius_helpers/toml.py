@@ -5,14 +5,10 @@ values = read_toml(folder / "categories.toml")
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from .errors import UserError
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 
 def read_toml(path: Path) -> dict:

@@ -20,6 +20,7 @@ from .corrections import FILE, correct, read_corrections
 from .display import pairs
 from .errors import UserError
 from .hypertext import Html, inside, marked, note
+from .journal import read_records
 from .runs import Run
 from .settings import Settings
 
@@ -46,9 +47,13 @@ def drop_downs(settings: Settings, rows: pd.DataFrame):
         return note(PLAIN)
     from ipywidgets import VBox
 
-    labels = labels_of(read_categories(settings.data))
-    given = read_corrections(Run(settings.folder).path(FILE))
-    return VBox([_label_line(row, labels, given, settings) for row in rows.to_dict("records")])
+    taxonomy = read_categories(settings.data)
+    run = Run(settings.folder)
+    if run.path(FILE).exists():
+        reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
+        given = rows["id"].map(read_corrections(run.path(FILE), taxonomy, reviews))
+        rows = rows.assign(category=given.fillna(rows["category"]))
+    return VBox([_label_line(row, labels_of(taxonomy), settings) for row in rows.to_dict("records")])
 
 
 def reject_buttons(settings: Settings, rows: pd.DataFrame):
@@ -66,13 +71,13 @@ def reject_buttons(settings: Settings, rows: pd.DataFrame):
     return VBox([_pair_line(*line, settings) for line in zip(rows.to_dict("records"), texts, strict=True)])
 
 
-def _label_line(row: dict, labels: list[str], given: dict[str, str], settings: Settings):
+def _label_line(row: dict, labels: list[str], settings: Settings):
     from ipywidgets import Dropdown, Layout
 
     chances = row.get("probabilities") or {}
     options = [(f"{name}  {chances[name]:.2f}" if name in chances else name, name) for name in labels]
     options.sort(key=lambda option: -chances.get(option[1], 0))
-    now = given.get(row["id"], given.get(row["text"], row["category"]))
+    now = row["category"] if row["category"] in labels else None  # a category that was taken off the list since
     choice = Dropdown(options=options, value=now, layout=Layout(width="18em", flex="0 0 auto"))
     said = _said()
 

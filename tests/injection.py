@@ -19,7 +19,8 @@ from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.judging import judge_question, p_yes, verdicts
 from sirius_helpers.labeling import FewShotLabeler, LlmLabeler
 from sirius_helpers.loaders import causal_lm, encoder
-from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings, settings_for
+from sirius_helpers.models import CAUSAL_LM, ModelSpec
+from sirius_helpers.settings import Settings, settings_for
 
 HARMLESS = " Заказывала в прошлом месяце, шло две недели, упаковано хорошо."
 CONTROL = "a harmless sentence"

@@ -31,15 +31,16 @@ import torch
 from tiny_models import tiny_qwen2, tiny_roberta
 from transformers import Qwen2Model, RobertaModel, Trainer
 
-from sirius_helpers import settings as settings_module
 from sirius_helpers.augmentation import augment
 from sirius_helpers.errors import UserError
 from sirius_helpers.evaluation import evaluate
 from sirius_helpers.journal import Journal
 from sirius_helpers.labeling import label, review
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict
+from sirius_helpers.profiles import t4
 from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 from sirius_helpers.splitting import split
 from sirius_helpers.training import train
 
@@ -261,7 +262,7 @@ def save_models(folder: Path) -> None:
 
 def settings_on(folder: Path) -> Settings:
     """The t4 profile on the CPU, with filters wide open, because what random models write is no review."""
-    values = settings_module.t4() | {"device": "cpu", "profile_reason": "test", "data": folder / "data"}
+    values = t4() | {"device": "cpu", "profile_reason": "test", "data": folder / "data"}
     values |= {"labeler": ModelSpec(str(folder / "labeler"), chat=True), "prior_correction": True}
     values |= {"writer": ModelSpec(str(folder / "writer"), weights="bf16", chat=True)}
     values |= {"classifier": ModelSpec(str(folder / "classifier"))}

@@ -26,8 +26,9 @@ from sirius_helpers.classifier import new_model, save
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import encoder, load_tokenizer
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 from sirius_helpers.training import train
 
 LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for n in range(24)]

@@ -7,8 +7,8 @@ import pytest
 
 from sirius_helpers import training
 from sirius_helpers.checkpoints import STATE, last_whole_checkpoint
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run, digest
-from sirius_helpers.settings import ModelSpec
 from sirius_helpers.training import train
 
 

@@ -1,10 +1,13 @@
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from conftest import write_csv
 
+from sirius_helpers.categories import read_categories
 from sirius_helpers.corrections import BY_HAND, correct, read_corrections
 from sirius_helpers.errors import UserError
+from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, review
 from sirius_helpers.reviews import read_texts
 from sirius_helpers.runs import Run
@@ -24,6 +27,11 @@ def file_of(settings):
     return Run(settings.folder).path("corrections.csv")
 
 
+def given(settings):
+    labels = pd.DataFrame(read_records(Run(settings.folder).path("labels.jsonl")))
+    return read_corrections(file_of(settings), read_categories(settings.data), labels)
+
+
 def test_a_correction_is_kept_and_the_next_review_picks_it_up(labelled):
     ids = review(labelled)["id"].tolist()
     correct(labelled, ids[2], "посуда")
@@ -38,7 +46,7 @@ def test_a_later_correction_replaces_the_earlier_one(labelled):
     (first, *_) = review(labelled)["id"]
     correct(labelled, first, "посуда")
     correct(labelled, first, "обувь")
-    assert read_corrections(file_of(labelled)) == {first: "обувь"}
+    assert given(labelled) == {first: "обувь"}
 
 
 def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled):
@@ -49,6 +57,35 @@ def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled)
     assert table.columns.tolist() == ["text", "category", "why"]
     assert table["text"].tolist() == [text, labels["text"][1]] and table["why"].tolist() == ["ясно же", ""]
     assert review(labelled)["category"][:2].tolist() == ["посуда"] * 2
+
+
+def test_case_spacing_and_aliases_do_not_matter(labelled):
+    labels = review(labelled)
+    first, second, *_ = labels["text"]
+    rows = f'"  {first.upper()} ",посуда\n"{second}", туфли \n'
+    file_of(labelled).write_text(f"text,category\n{rows}", encoding="utf-8")
+    corrected = review(labelled)
+    assert corrected["category"].tolist() == ["посуда"] + ["обувь"] * 7
+    assert (corrected["labeler"] == BY_HAND).tolist() == [True, True] + [False] * 6
+    table = correct(labelled, labels["id"][0], "туфли")
+    assert table["text"].tolist() == [second, first] and table["category"].tolist() == [" туфли ", "обувь"]
+
+
+def test_a_text_corrects_all_its_copies_and_a_later_row_holds(labelled):
+    reviews = pd.DataFrame({"id": ["a", "a-2", "b"], "text": ["Мала", "мала", "Бьётся"]})
+    file_of(labelled).write_text("text,category\nмала,посуда\nМАЛА,обувь\n", encoding="utf-8")
+    taxonomy = read_categories(labelled.data)
+    assert read_corrections(file_of(labelled), taxonomy, reviews) == {"a": "обувь", "a-2": "обувь"}
+
+
+def test_an_alias_that_moves_to_another_category_moves_the_correction(labelled):
+    labels = review(labelled)
+    file_of(labelled).write_text(f"id,category\n{labels['id'][0]},туфли\n", encoding="utf-8")
+    assert review(labelled)["category"][0] == "обувь"
+    path = labelled.data / "categories.toml"
+    alias = 'aliases = ["туфли"]\n'
+    path.write_text(path.read_text(encoding="utf-8").replace(alias, "") + alias, encoding="utf-8")
+    assert review(labelled)["category"][0] == "посуда"
 
 
 def test_an_unknown_id_or_category_is_refused_and_nothing_is_written(labelled):
@@ -71,7 +108,7 @@ def test_a_write_that_fails_leaves_the_old_corrections(labelled, monkeypatch):
     monkeypatch.setattr("sirius_helpers.journal.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         correct(labelled, second, "посуда")
-    assert read_corrections(file_of(labelled)) == {first: "посуда"}
+    assert given(labelled) == {first: "посуда"}
     assert not list(labelled.folder.glob("*.part"))
 
 

@@ -63,6 +63,12 @@ def test_the_house_lists_every_module_and_no_other():
     assert set(re.findall(r"`sirius_helpers/(\w+)\.py`", read(ENGLISH))) == modules
 
 
+def test_both_pages_pip_and_make_name_the_same_oldest_python():
+    major, minor = re.search(r'requires-python = ">=(\d+)\.(\d+)"', read(PROJECT / "pyproject.toml")).groups()
+    assert all(f"Python {major}.{minor} " in read(page) for page in (ENGLISH, RUSSIAN))
+    assert f"sys.version_info < ({major}, {minor})" in read(PROJECT / "Makefile")
+
+
 def test_every_page_is_reached_from_the_readme():
     assert not [page.name for page in PROJECT.glob("docs/*.md") if f"docs/{page.name}" not in read(ENGLISH)]
 

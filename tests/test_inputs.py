@@ -1,11 +1,15 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from sirius_helpers import loaders
+from sirius_helpers import inputs, loaders
+from sirius_helpers.corrections import FILE as CORRECTIONS
 from sirius_helpers.errors import UserError
 from sirius_helpers.inputs import check_inputs
+from sirius_helpers.prompts import CHAT
+from sirius_helpers.reviews import read_reviews
 from sirius_helpers.settings import PROJECT, settings_for
 
 
@@ -49,6 +53,74 @@ def test_unknown_category_in_imported_labels_names_file_and_row(settings, data):
     changed = settings_for("cpu", data=data, run="test", labels=data / "mine.csv")
     with pytest.raises(UserError, match="mine.csv, row 2: 'космос' is not a category; allowed are обувь, посуда"):
         check_inputs(changed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,category\n{id},обувь\nnobody,обувь\n", "row 2: no review has the id 'nobody'; correct the row"),
+        ("id,category\n{id},мебель\n", "row 1: 'мебель' is not a category; allowed are обувь, посуда"),
+        ("text,category\nтакого нет,обувь\n", "row 1: no review has the text 'такого нет'"),
+        ("review,category\nx,обувь\n", "needs a column 'id' or 'text' beside 'category'"),
+    ],
+)
+def test_corrections_that_fit_no_review_or_category_are_refused(settings, content, message):
+    (first, *_) = read_reviews(settings.data / "train.csv")["id"]
+    settings.folder.mkdir(parents=True)
+    (settings.folder / CORRECTIONS).write_text(content.format(id=first), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{CORRECTIONS}.*{message}"):
+        check_inputs(settings)
+
+
+@pytest.fixture
+def bare_list(settings):
+    """A plain list in place of the taxonomy: labels of one's own, without examples."""
+    (settings.data / "categories.toml").unlink()
+    (settings.data / "categories.txt").write_text("возврат\nоплата\n", encoding="utf-8")
+    return settings
+
+
+def test_labels_without_examples_are_refused_where_the_few_shot_labeler_is_to_learn_them(bare_list):
+    for changed in (bare_list, replace(bare_list, labels=mine(bare_list.data), category_check=True)):
+        with pytest.raises(UserError, match="categories.txt: .* no example phrases for: возврат, оплата. Write"):
+            check_inputs(changed)
+
+
+def test_labels_without_examples_will_do_where_no_few_shot_labeler_reads_them(bare_list):
+    for changed in (replace(bare_list, labeler_kind="llm"), replace(bare_list, labels=mine(bare_list.data))):
+        assert check_inputs(changed)["rows"].tolist()[:3] == [8, 2, 2]
+
+
+def mine(folder):
+    (folder / "mine.csv").write_text("text,category\nx,возврат\n", encoding="utf-8")
+    return folder / "mine.csv"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[label]\nsystem = "Выбери: $categores"', r"'label' uses \$categores, .*: \$categories, \$examples, \$review"),
+        ('[judge]\nsystem = "$categories"', r"'judge' uses \$categories, which nothing fills; it may use: \$review"),
+        ('[paraphrase]\nuser = "Отзыв: $reviews"', r"'paraphrase': \$review must stand exactly once"),
+        ('[paraphrase]\nuser = "Отзыв: $$review"', r"'paraphrase': \$review must stand exactly once"),
+        ('[judge]\nsystem = "Дешевле $5?"', r"'judge' holds a \$ that begins no variable; write \$\$"),
+    ],
+)
+def test_a_broken_prompt_is_refused_with_its_file(settings, content, message):
+    (settings.data / "prompts.toml").write_text(content, encoding="utf-8")
+    changed = settings_for("cpu", data=settings.data, run="test", checkpoints=settings.checkpoints)
+    with pytest.raises(UserError, match=rf"prompts\.toml: prompt {message}"):
+        check_inputs(changed)
+    with pytest.raises(UserError, match=rf"^CHANGES: prompt {message}"):
+        (settings.data / "prompts.toml").unlink()
+        check_inputs(changed)
+
+
+def test_each_prompt_is_checked_in_the_form_that_its_own_model_takes(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(inputs, "template_for", lambda name, chat, _: asked.append((name, chat)) or CHAT[name])
+    check_inputs(replace(settings, writer=replace(settings.writer, chat=True)))
+    assert asked == [("label", False), ("paraphrase", True), ("judge", True)]
 
 
 @pytest.mark.parametrize(

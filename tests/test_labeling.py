@@ -6,12 +6,13 @@ import pytest
 from tiny_models import tiny_qwen2
 
 from sirius_helpers import labeling, questions
-from sirius_helpers.categories import read_categories
+from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, label_variables, review
+from sirius_helpers.labeling import label, review
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 
 
 class FakeQuestion:
@@ -171,10 +172,11 @@ def test_imported_labels_must_cover_every_review(settings, data):
         label(change(settings, labels=data / "mine.csv"))
 
 
-def test_the_few_shot_labeler_wants_examples_for_every_category(settings, data):
+def test_the_few_shot_labeler_wants_examples_for_every_category(settings, data, monkeypatch):
     (data / "categories.toml").write_text('[[category]]\nlabel="a"\nexamples=["x"]\n[[category]]\nlabel="b"\n')
-    with pytest.raises(UserError, match="no example phrases for: b"):
-        labeling.FewShotLabeler(read_categories(data), None, None, settings)
+    monkeypatch.setattr(labeling, "encoder", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError, match="categories.toml: .* no example phrases for: b"):
+        label(settings)
 
 
 def test_few_shot_labels_follow_the_examples(settings):

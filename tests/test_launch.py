@@ -11,14 +11,16 @@ import pytest
 from tiny_models import tiny_roberta
 
 from sirius_helpers import launch, processes
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.training import train
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import Settings
 from sirius_helpers.training import train
 values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 for role in ("labeler", "writer", "classifier"):

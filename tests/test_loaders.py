@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, release, weight_bytes
-from sirius_helpers.settings import ModelSpec
+from sirius_helpers.models import ModelSpec
 
 
 def saved(folder, pair):

@@ -11,9 +11,10 @@ from sirius_helpers import prediction
 from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import load_tokenizer
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict, write_pieces
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 
 TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
 

@@ -119,7 +119,7 @@ def test_a_broken_corrections_file_is_refused_with_the_other_inputs(settings):
     path.write_text('id,category\na1,обувь\nb2,"обувь\n', encoding="utf-8")
     with pytest.raises(UserError, match="corrections.csv, row 2 cannot be read as CSV"):
         check_inputs(settings)
-    path.write_text("id,category\na1,обувь\n", encoding="utf-8")
+    path.write_text(f"id,category\n{review_ids(['Сапоги номер один промокают'])[0]},обувь\n", encoding="utf-8")
     assert "corrections.csv" in check_inputs(settings)["file"].tolist()
 
 

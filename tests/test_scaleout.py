@@ -19,8 +19,9 @@ from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import load_tokenizer
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.scaleout import LabelWorker, label_files, predict_files
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
 BLOCK = 30

@@ -19,9 +19,10 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, label_question
 from sirius_helpers.loaders import causal_lm
+from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.runs import Run
 from sirius_helpers.server import Server, ServerQuestion
-from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import PROJECT, Settings
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import llama_server

@@ -4,7 +4,8 @@ import pytest
 
 from sirius_helpers import settings as module
 from sirius_helpers.errors import UserError
-from sirius_helpers.settings import choose_profile, settings_for
+from sirius_helpers.profiles import choose_profile
+from sirius_helpers.settings import settings_for
 
 
 def test_auto_says_which_profile_it_took_and_why(monkeypatch):
@@ -39,6 +40,17 @@ def test_t4_without_a_gpu_is_refused_with_the_remedy(monkeypatch):
         ({"run": "a/b"}, "not a plain folder name"),
         ({"run": ".."}, "not a plain folder name"),
         ({"epohcs": 3}, "unknown setting epohcs"),
+        ({"near_duplicate": 0.9}, "near_duplicate=0.9 must lie between 50 and 100"),
+        ({"max_copy_similarity": 0.9}, "max_copy_similarity=0.9 must lie between 50 and 100"),
+        ({"learning_rate": 0}, "learning_rate=0 must lie between"),
+        ({"learning_rate": "1e-4"}, "learning_rate='1e-4' must lie between"),
+        ({"weight_decay": -0.01}, "weight_decay=-0.01 must lie between 0 and 1"),
+        ({"class_weight_power": float("nan")}, "class_weight_power=nan must lie between 0 and 1"),
+        ({"few_shot_c": 0}, "few_shot_c=0 must lie between"),
+        ({"baseline_c": -1}, "baseline_c=-1 must lie between"),
+        ({"lora_targets": ()}, r"lora_targets=\(\) must list layers"),
+        ({"lora_targets": "query"}, "lora_targets='query' must list layers"),
+        ({"batch_size": 1.5}, "batch_size=1.5 must be at least 1, as a whole number"),
         ({"max_synthetic": -1}, "max_synthetic=-1 must be at least 0"),
     ],
 )

@@ -16,8 +16,9 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.journal import Journal
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.reviews import read_reviews, write_csv
-from sirius_helpers.settings import PROJECT, ModelSpec
+from sirius_helpers.settings import PROJECT
 
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "eval", "exec", "compile", "__import__"}
 FORBIDDEN |= {"torch.load", "torch.hub", "np.load", "numpy.load", "pd.read_pickle", "yaml.load", "os.system"}

@@ -15,14 +15,15 @@ from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
 from sirius_helpers import __main__, pictures
-from sirius_helpers import settings as settings_module
 from sirius_helpers.augmentation import augment
 from sirius_helpers.evaluation import evaluate
 from sirius_helpers.journal import Journal
 from sirius_helpers.labeling import label, review
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict
+from sirius_helpers.profiles import t4
 from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.settings import PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.splitting import split
 from sirius_helpers.training import train
 
@@ -66,7 +67,7 @@ MINE = [f"обувь,{text}" for text in SHOES] + ["туфли,Лодочки м
 def finished(tmp_path_factory):
     """A folder with data, tiny models and a finished run, and its settings: the t4 profile, as quick as can be."""
     folder = tmp_path_factory.mktemp("finished")
-    values = settings_module.t4() | {"device": "cpu", "profile_reason": "test", "run": "tiny"}
+    values = t4() | {"device": "cpu", "profile_reason": "test", "run": "tiny"}
     for role, pair in (("labeler", tiny_qwen2()), ("writer", tiny_qwen2(1)), ("classifier", tiny_roberta())):
         for part in pair:
             part.save_pretrained(folder / role)

@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import settings as settings_module
+from sirius_helpers import profiles
 from sirius_helpers.augmentation import augment
 from sirius_helpers.evaluation import HUMAN, ORIGINAL, evaluate
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, review
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import predict
 from sirius_helpers.runs import Run, begin
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 from sirius_helpers.splitting import split
 from sirius_helpers.training import train
 
@@ -21,7 +22,7 @@ from sirius_helpers.training import train
 @pytest.fixture
 def t4(tmp_path, data, monkeypatch):
     """The t4 profile as it is, with its three models exchanged for tiny ones, on the CPU."""
-    values = settings_module.t4()
+    values = profiles.t4()
     for role, pair in (
         ("labeler", tiny_qwen2(hidden_size=64)),
         ("writer", tiny_qwen2(1)),

@@ -11,8 +11,9 @@ from sirius_helpers import classifier, loaders, training
 from sirius_helpers.baseline import Linear, fit_linear
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.errors import UserError
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import Settings
 from sirius_helpers.training import best_epoch, class_weights, train
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from sirius_helpers import widgets
 from sirius_helpers.errors import UserError
+from sirius_helpers.journal import Journal
+from sirius_helpers.runs import Run
 from sirius_helpers.widgets import drop_downs, reject_buttons
 
 NASTY = "<script>alert(1)</script> сапоги"
@@ -54,10 +56,35 @@ def test_a_choice_is_kept_at_once_and_says_so(settings, kept):
     assert kept == [("a", "посуда")] and said.value == "kept in corrections.csv"
 
 
-def test_what_was_corrected_before_is_shown(settings):
-    settings.folder.mkdir(parents=True)
-    (settings.folder / "corrections.csv").write_text("id,category\na,посуда\n", encoding="utf-8")
-    assert [line[0].value for line in lines(settings)] == ["посуда", "обувь"]
+@pytest.fixture
+def labelled(settings):
+    """Settings of a run whose labels are the rows, with a third one."""
+    Journal(Run(settings.folder).path("labels.jsonl"), "x").append(
+        [*ROWS.to_dict("records"), {"id": "c", "text": "чашка", "category": "посуда"}]
+    )
+    return settings
+
+
+def corrections(settings, content):
+    (settings.folder / "corrections.csv").write_text(content, encoding="utf-8")
+
+
+def test_what_was_corrected_before_is_shown(labelled):
+    corrections(labelled, "id,category\na,посуда\nc,обувь\n")
+    assert [line[0].value for line in lines(labelled)] == ["посуда", "обувь"]
+    corrections(labelled, "text,category\n ТАРЕЛКА ,посуда\n")
+    assert [line[0].value for line in lines(labelled)] == ["обувь", "посуда"]
+
+
+def test_a_correction_that_does_not_fit_is_named_with_its_row(labelled):
+    corrections(labelled, "id,category\nb,обувь\na,мебель\n")
+    with pytest.raises(UserError, match="corrections.csv, row 2: 'мебель' is not a category"):
+        lines(labelled)
+
+
+def test_a_label_that_is_no_category_any_more_leaves_the_choice_open(settings):
+    (choice, *_), _ = lines(settings, ROWS.assign(category=["мебель", "обувь"]))
+    assert choice.value is None
 
 
 def test_rows_without_probabilities_have_plain_names(settings):
