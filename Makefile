@@ -1,5 +1,5 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
-# make test    lint and run every test
+# make test    lint, check types and run every test
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
 PYTHON  ?= python3
@@ -24,6 +24,7 @@ test: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 soak: $(READY)
 	@$(BIN)/python tests/soak.py

@@ -9,8 +9,9 @@ import pandas as pd
 
 from .categories import labels_of, read_categories
 from .prompts import CHAT, template_for
-from .reviews import read_labelled, read_reviews, read_table, read_texts
+from .reviews import read_labelled, read_reviews, read_texts
 from .settings import Settings
+from .tables import read_table
 
 
 def check_inputs(settings: Settings) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import UserError
+from .kinds import Tokenizer
 from .toml import read_toml
 
 FILE = "prompts.toml"
@@ -47,7 +48,7 @@ class Template:
                 f"prompt {self.name!r} uses ${', $'.join(missing)}, which nothing fills; "
                 f"it may use: ${', $'.join(sorted(values))}."
             )
-        return tuple(string.Template(text).substitute(values) for text in (self.system, self.user))
+        return string.Template(self.system).substitute(values), string.Template(self.user).substitute(values)
 
 
 CHAT = {
@@ -139,7 +140,7 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
     return template
 
 
-def split_prompt(template: Template, tokenizer, chat: bool, **values: str) -> tuple[str, str]:
+def split_prompt(template: Template, tokenizer: Tokenizer, chat: bool, **values: str) -> tuple[str, str]:
     """The whole prompt as the text before the review and the text behind it.
 
     Special tokens are written out in both, so the prompt is tokenised without adding any.

@@ -12,10 +12,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .errors import UserError
+from .kinds import Json
 from .prompts import read_prompts
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -42,7 +44,7 @@ class ModelSpec:
             raise UserError(f"server={self.server!r} is no address; write one such as 'http://127.0.0.1:8080/v1'.")
 
     @property
-    def identity(self) -> dict:
+    def identity(self) -> Json:
         """What the model's answers depend on; a server may move to another address."""
         return {**vars(self), "server": self.server is not None, "server_requests": None}
 
@@ -167,14 +169,14 @@ class Settings:
         """Where this run's files lie."""
         return self.checkpoints / self.run
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> Json:
         """The settings as plain JSON values."""
         return {
             key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
         }
 
 
-def t4() -> dict:
+def t4() -> Json:
     """Profile for a 16 GB T4: the hub models; fp16 where the card has no bf16."""
     return {
         "profile": "t4",
@@ -191,7 +193,7 @@ def t4() -> dict:
     }
 
 
-def cpu() -> dict:
+def cpu() -> Json:
     """Profile for a machine without a GPU: embedded weights, a capped number of synthetic reviews."""
     return {
         "profile": "cpu",
@@ -216,7 +218,7 @@ def cpu() -> dict:
     }
 
 
-def choose_profile(profile: str) -> tuple[dict, str]:
+def choose_profile(profile: str) -> tuple[Json, str]:
     """Profile values and the reason for them. `auto` takes t4 where CUDA works, otherwise cpu."""
     _one_of("PROFILE", profile, PROFILES)
     cuda = torch.cuda.is_available()
@@ -230,7 +232,7 @@ def choose_profile(profile: str) -> tuple[dict, str]:
 
 
 def settings_for(
-    profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes
+    profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes: Any
 ) -> Settings:
     """Settings of a profile with a user's changes on top.
 

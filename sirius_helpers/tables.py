@@ -38,7 +38,7 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     columns, has no rows, or cannot be read with certainty.
     """
     text, notes = read_text(path)
-    text = text[_PREAMBLE.match(text).end() :]
+    text = _PREAMBLE.sub("", text, count=1)
     separator, header = _header(path, text, required)
     names = [_plain(name) for name in header]
     if changed := [(name, plain) for name, plain in zip(header, names, strict=True) if plain not in ("", name)]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import UserError
+from .kinds import Json
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[no-redef]  # one of the two is there
 
 
-def read_toml(path: Path) -> dict:
+def read_toml(path: Path) -> Json:
     """The file's content; a UserError names the place in it that is wrong."""
     try:
         return tomllib.loads(read_utf8(path))

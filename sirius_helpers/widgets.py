@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from html import escape
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,8 +17,12 @@ from .categories import labels_of, read_categories
 from .corrections import FILE, correct, read_corrections
 from .errors import UserError
 from .hypertext import Html, note
+from .kinds import JsonView
 from .runs import Run
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ipywidgets import HBox, VBox
 
 PLAIN = (
     'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
@@ -25,7 +30,7 @@ PLAIN = (
 )
 
 
-def drop_downs(settings: Settings, rows: pd.DataFrame):
+def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
     """A widget with a line for each row: its text and a drop-down of the categories, set to what holds now.
 
     `rows` have id, text, category and, where known, probabilities (a dictionary), which then stand beside the names.
@@ -39,7 +44,7 @@ def drop_downs(settings: Settings, rows: pd.DataFrame):
     return VBox([_line(row, labels, given, settings) for row in rows.to_dict("records")])
 
 
-def _line(row: dict, labels: list[str], given: dict[str, str], settings: Settings):
+def _line(row: JsonView, labels: list[str], given: dict[str, str], settings: Settings) -> HBox:
     from ipywidgets import HTML, Dropdown, HBox, Label, Layout
 
     chances = row.get("probabilities") or {}
@@ -49,7 +54,7 @@ def _line(row: dict, labels: list[str], given: dict[str, str], settings: Setting
     choice = Dropdown(options=options, value=now, layout=Layout(width="18em", flex="0 0 auto"))
     said = Label(layout=Layout(width="12em", flex="0 0 auto"))
 
-    def keep(change: dict) -> None:
+    def keep(change: JsonView) -> None:
         try:
             correct(settings, row["id"], change["new"])
             said.value = f"kept in {FILE}"
