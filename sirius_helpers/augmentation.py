@@ -28,7 +28,7 @@ from .prompts import template_for
 from .quotas import Wanted, plan
 from .runs import Run, digest
 from .settings import Settings
-from .tables import read_table
+from .tables import read_table, records_of
 
 FILES = ("synthetic.jsonl", "rejected.jsonl")
 
@@ -58,13 +58,13 @@ def augment(settings: Settings) -> pd.DataFrame:
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
             with (
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),
-                _second_look(settings) as categories,
+                _second_look(settings) as look,
             ):
                 facts["revision"] = loaded_revision(model)
-                writer = Writer(model, tokenizer, settings, categories)
+                writer = Writer(model, tokenizer, settings, look)
                 if not judged.records:
                     control = read_control()
-                    judged.append(control.assign(p_yes=writer.p_yes(control["text"])).to_dict("records"))
+                    judged.append(records_of(control.assign(p_yes=writer.p_yes(control["text"]))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
     return read_synthetic(run)
 

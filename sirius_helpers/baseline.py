@@ -35,7 +35,8 @@ class Linear:
         """Probabilities, (texts, labels)."""
         scores = vectors @ self.weight.T + self.bias
         rows: np.ndarray = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return rows / rows.sum(axis=1, keepdims=True)
+        rows /= rows.sum(axis=1, keepdims=True)
+        return rows
 
     def save(self, folder: Path) -> None:
         save_file({"weight": self.weight, "bias": self.bias}, folder / FILE)

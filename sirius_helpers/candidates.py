@@ -96,7 +96,13 @@ def fill(
             todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
-            def work(batch: list[int], todo=todo, done=done, tried=tried, attempt=attempt) -> None:
+            def work(
+                batch: list[int],
+                todo: list[Wanted] = todo,
+                done: dict[tuple[str, int], int] = done,
+                tried: set[tuple[tuple[str, int], int]] = tried,
+                attempt: int = attempt,
+            ) -> None:
                 items = [todo[i] for i in batch]
                 new = [(item.key, attempt) not in tried for item in items]
                 if not any(new):

@@ -94,11 +94,6 @@ class ClosedQuestion:
 
         def work(batch: list[int]) -> None:
             rows = self._score([prompts[i] for i in batch])
-            if not np.isfinite(rows).all():
-                raise UserError(
-                    f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
-                    "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
-                )
             if self.prior is not None:
                 rows = log_softmax(rows - self.prior, axis=1)
             result[batch] = rows
@@ -126,7 +121,13 @@ class ClosedQuestion:
         if self.constrained:
             logits = logits.masked_fill(~self.tree.allowed, -torch.inf).log_softmax(-1)
         found = logits.numpy()
-        return np.stack([found[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
+        rows = np.stack([found[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
+        if not np.isfinite(rows).all():
+            raise UserError(
+                f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
+                "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
+            )
+        return rows
 
     def _read_prefix(self) -> Cache:
         """Keys and values of the prefix, read in the model's own way.
@@ -146,15 +147,13 @@ class ClosedQuestion:
             )
         return cache
 
-    def _hidden(
-        self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Cache
-    ) -> torch.Tensor:
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Last hidden states (rows, tokens, width); `visible` is (rows, tokens, tokens cached + tokens)."""
         ids, positions, visible = (x.to(self.model.device) for x in (ids, positions, visible))
         window = getattr(self.config, "sliding_window", None)
         kinds = getattr(self.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
         seen = dict.fromkeys(kinds, visible)
-        if "sliding_attention" in seen:
+        if window is not None and "sliding_attention" in seen:
             cached = torch.arange(visible.shape[2] - ids.shape[1], device=ids.device).expand(len(ids), -1)
             distance = positions[:, :, None] - torch.cat([cached, positions], dim=1)[:, None]
             seen["sliding_attention"] = visible & (distance < window)
@@ -197,11 +196,11 @@ class _PrefixLayer(DynamicLayer):
     """
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.keys is None or self.values is None:
-            return super().update(keys, values)
-        return _behind(self.keys, keys), _behind(self.values, values)
+            return super().update(key_states, value_states)
+        return _behind(self.keys, key_states), _behind(self.values, value_states)
 
 
 def _behind(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

@@ -144,7 +144,7 @@ def _metrics(rows: pd.DataFrame, fitted: Json, labels: list[str], settings: Sett
 
 def leak_report(table: pd.DataFrame, near_duplicate: float) -> dict[str, int]:
     """How many held-out rows have their source, or a near-duplicate, among the rows the model learns from."""
-    return leaked_rows(table, near_duplicate).sum().astype(int).to_dict()
+    return {str(name): int(rows) for name, rows in leaked_rows(table, near_duplicate).sum().items()}
 
 
 def leaked_rows(table: pd.DataFrame, near_duplicate: float) -> pd.DataFrame:

@@ -90,7 +90,7 @@ class Sampler:
         before = before.expand(len(rests), -1)  # the padding stands behind it
         ids = torch.cat([before, inputs["input_ids"]], dim=1)
         seen = torch.cat([torch.ones_like(before), inputs["attention_mask"]], dim=1)
-        out = self.model.generate(
+        out = self.model.generate(  # type: ignore[operator]  # only the classes that inherit from it declare it
             ids,
             attention_mask=seen,
             past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,

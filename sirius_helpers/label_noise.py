@@ -38,7 +38,8 @@ def doubtful_labels(
     table = originals.rename(columns={"source_id": "id"}).assign(
         suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
     )
-    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS].round(3)
+    doubtful: pd.DataFrame = table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])
+    return doubtful[COLUMNS].round(3)
 
 
 def out_of_fold(

@@ -35,7 +35,7 @@ from .reviews import normalised, read_labelled, read_reviews, write_csv
 from .runs import Run, digest
 from .server import Server
 from .settings import Settings
-from .tables import read_table
+from .tables import read_table, records_of
 
 OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
 
@@ -189,13 +189,12 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
     if settings.labels:
         journal.append(_imported(missing, settings.labels, settings, taxonomy))
         return None
-    reviews, labels = missing.to_dict("records"), labels_of(taxonomy)
+    reviews, labels = records_of(missing), labels_of(taxonomy)
     with progress(len(texts), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
-                label_record(reviews[i], labels, row, settings.labeler.name)
-                for i, row in zip(batch, rows, strict=True)
+                label_record(reviews[i], labels, row, settings.labeler.name) for i, row in zip(batch, rows, strict=True)
             )
             bar.update(len(batch))
 

@@ -88,8 +88,8 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet():
         check_fits(auto_class, spec, device)
-        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options)
-        return model.eval()
+        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options).eval()
+        return model
 
 
 def plain_dtype(spec: ModelSpec, device: str) -> torch.dtype:
@@ -115,8 +115,8 @@ def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     """What a model's weights will take, from its configuration alone."""
     config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)
-    size = dict.fromkeys(model.parameters(), float(plain_dtype(spec, device).itemsize))  # tied weights count once
+        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]  # it has no annotations
+    size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), float(plain_dtype(spec, device).itemsize))  # tied weights count once
     if spec.weights == "nf4":
         head = model.get_output_embeddings()
         packed = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]

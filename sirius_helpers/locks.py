@@ -75,6 +75,7 @@ def _take(folder: Path, me: Json) -> Path:
     path = folder / NAMES.replace("*", uuid.uuid4().hex[:12])
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
+        holder = None
         for _ in range(TRIES):
             write_atomically(path, json.dumps(me).encode())
             holder = _another(folder, path)
@@ -82,7 +83,7 @@ def _take(folder: Path, me: Json) -> Path:
                 return path
             path.unlink(missing_ok=True)
             time.sleep(random.uniform(0.01, 0.1))  # step back, for another time than whoever asks too
-    raise _in_use(folder, holder)
+    raise _in_use(folder, holder or {})
 
 
 def _another(folder: Path, mine: Path | None = None) -> Json | None:

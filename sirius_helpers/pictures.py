@@ -42,10 +42,11 @@ def curves(history: pd.DataFrame, theme: Theme) -> Figure:
 @styled
 def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], theme: Theme) -> Figure:
     """Confusion matrix: rows are the labels, shades are shares of the row, numbers are counts."""
-    counts = pd.crosstab(
-        *(pd.Categorical(names, categories=labels) for names in (truth, predicted)),  # type: ignore[arg-type]  # of text
-        dropna=False,
-    ).to_numpy()
+    rows, columns = (
+        pd.Categorical(names, categories=labels)  # type: ignore[arg-type]  # the stubs know numbers only
+        for names in (truth, predicted)
+    )
+    counts = pd.crosstab(rows, columns, dropna=False).to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(0.62 * len(labels) + 2.6, 0.48 * len(labels) + 1.8))
     axes = figure.subplots()

@@ -148,7 +148,7 @@ def split_prompt(template: Template, tokenizer: Tokenizer, chat: bool, **values:
     system, user = template.fill(**values, review=_SLOT)
     if chat:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     else:
         prompt = f"{tokenizer.bos_token or ''}{system}\n\n{user}"
     prefix, tail = prompt.split(_SLOT)

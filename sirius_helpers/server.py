@@ -31,8 +31,10 @@ TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue includ
 TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses
 PAUSE = 0.5  # seconds
 BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the others nothing
-T, U = TypeVar("T"), TypeVar("U")
 REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Server:
@@ -41,6 +43,7 @@ class Server:
     config = None  # of a loaded model: where its hub commit stands
 
     def __init__(self, spec: ModelSpec) -> None:
+        assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.at_once = spec.name, spec.server.rstrip("/"), spec.server_requests
         limits = httpx.Limits(max_connections=spec.server_requests)
         self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
@@ -137,6 +140,11 @@ class ServerQuestion(ClosedQuestion):
             )
         row = np.full(len(mask), -np.inf)
         row[mask] = log_softmax([found[token] for token in allowed])
+        if not np.isfinite(row[mask]).all():
+            raise UserError(
+                f"the inference server {self.server.address} reports probabilities that are no numbers: its model "
+                "overflows. Start it with bf16 or fp32 weights."
+            )
         return row
 
 

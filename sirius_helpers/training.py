@@ -84,7 +84,8 @@ def train(settings: Settings) -> pd.DataFrame:
 
 def best_epoch(history: pd.DataFrame) -> Json:
     """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
-    return history[history["kept"]].iloc[0].drop("kept").to_dict()
+    best = history[history["kept"]].iloc[0].drop("kept").to_dict()
+    return {str(name): value for name, value in best.items()}
 
 
 def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
@@ -115,7 +116,9 @@ def _fit(
     tokenizer = load_tokenizer(settings.classifier)
     model = new_model(settings, len(labels))
     if linear is not None:
-        start_head(model.base_model.model.head.modules_to_save["default"], linear)
+        head = model.get_submodule("base_model.model.head.modules_to_save.default")
+        assert isinstance(head, nn.Linear)
+        start_head(head, linear)
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
@@ -170,7 +173,7 @@ def _trainer(
     loss = nn.CrossEntropyLoss(weight=weights.to(settings.device), label_smoothing=settings.label_smoothing)
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
-        guess = prediction.predictions.argmax(-1)
+        guess = np.asarray(prediction.predictions).argmax(-1)
         found = {
             f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
             for kind in ("weighted", "macro")

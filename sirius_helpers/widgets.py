@@ -20,6 +20,7 @@ from .hypertext import Html, note
 from .kinds import JsonView
 from .runs import Run
 from .settings import Settings
+from .tables import records_of
 
 if TYPE_CHECKING:
     from ipywidgets import HBox, VBox
@@ -41,7 +42,7 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
 
     labels = labels_of(read_categories(settings.data))
     given = read_corrections(Run(settings.folder).path(FILE))
-    return VBox([_line(row, labels, given, settings) for row in rows.to_dict("records")])
+    return VBox([_line(row, labels, given, settings) for row in records_of(rows)])
 
 
 def _line(row: JsonView, labels: list[str], given: dict[str, str], settings: Settings) -> HBox:
