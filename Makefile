@@ -1,5 +1,6 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
 # make test    lint, check types and run every test
+# make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
 PYTHON  ?= python3
@@ -14,7 +15,7 @@ LABELS  ?=
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lint soak bench clean
+.PHONY: run test lint look soak bench clean
 
 run: $(READY)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
@@ -25,6 +26,9 @@ test: lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+look: $(READY)
+	@$(BIN)/python tests/layout.py "checkpoints/$(RUN)/notebook.ipynb"
 
 soak: $(READY)
 	@$(BIN)/python tests/soak.py

@@ -2,11 +2,13 @@
 
 For each repeat the originals are split 80/20, stratified by category (`random_state` 0, 1, …); a tenth of the larger
 part picks the best epoch. Synthetic reviews are trained on where their original is. Scores are those of the held-out
-originals; intervals are Student's, over the repeats. A repeat that is finished is not done again.
+originals; intervals are Student's, over the repeats. A repeat that is finished is not done again. To choose settings,
+ask for `--inner`: what a repeat would hold out is put away first, and its training rows are split in their place.
 
     python benchmarks/quality.py --data FOLDER --labels CSV --run none
     python benchmarks/quality.py --data FOLDER --labels CSV --run own --synthetic checkpoints/RUN/synthetic.jsonl
     python benchmarks/quality.py --data FOLDER --labels CSV --run reference --synthetic CSV --set max_tokens=64
+    python benchmarks/quality.py --data FOLDER --labels CSV --run rank8 --inner --splits 0 --set lora_rank=8
 """
 
 from __future__ import annotations
@@ -39,21 +41,24 @@ def main() -> None:
     ask.add_argument("--synthetic", type=Path, help="a run's synthetic.jsonl, or the reference's CSV")
     ask.add_argument("--splits", nargs="*", type=int, default=range(5), help="which repeats")
     ask.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings")
+    ask.add_argument("--inner", action="store_true", help="an inner fold of the training rows instead")
     given = ask.parse_args()
     changes = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in given.set)}
     rows = []
     for repeat in given.splits:
         run = f"{given.run}-{repeat}"
         settings = settings_for("auto", data=given.data, labels=given.labels, run=run, **changes)
-        rows += one_repeat(settings, given.synthetic, repeat)
+        rows += one_repeat(settings, given.synthetic, repeat, given.inner)
         print(summary(pd.DataFrame(rows)), flush=True)
 
 
-def one_repeat(settings: Settings, synthetic: Path | None, repeat: int) -> list[dict]:
+def one_repeat(settings: Settings, synthetic: Path | None, repeat: int, inner: bool = False) -> list[dict]:
     """Train and score on one split: a row for the baseline and one for the adapter."""
     run = begin(settings)
     label(settings)
     originals = review(settings)
+    if inner:
+        originals = originals[(parts(originals, repeat) != TEST).to_numpy()].reset_index(drop=True)
     table = joined(originals, read_synthetic(synthetic)) if synthetic else joined(originals, [])
     part = parts(originals, repeat)
     table["part"] = table["source_id"].map(part)

@@ -19,7 +19,7 @@ from .candidates import BY_HAND, COLUMNS, Writer, fill
 from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
-from .judging import CONTROL, read_control
+from .judging import control_file, read_control
 from .kinds import Json
 from .labeling import opinion_identity, second_look
 from .loaders import causal_lm, loaded_revision
@@ -40,12 +40,13 @@ def augment(settings: Settings) -> pd.DataFrame:
     wanted = plan(labels, settings.max_synthetic)
     writer_mark = fingerprint("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
-    mark = fingerprint(writer_mark, items, settings.max_attempts, digest(CONTROL))
+    control = digest(control_file(settings.data))
+    mark = fingerprint(writer_mark, items, settings.max_attempts, control)
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return read_synthetic(run)
     with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
-        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), digest(CONTROL)))
+        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
@@ -63,8 +64,8 @@ def augment(settings: Settings) -> pd.DataFrame:
                 facts["revision"] = loaded_revision(model)
                 writer = Writer(model, tokenizer, settings, look)
                 if not judged.records:
-                    control = read_control()
-                    judged.append(records_of(control.assign(p_yes=writer.p_yes(control["text"]))))
+                    texts = read_control(settings.data)
+                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
     return read_synthetic(run)
 
@@ -131,7 +132,7 @@ def _identity(settings: Settings) -> list[object]:
     check = [opinion_identity(settings, read_categories(settings.data))] if settings.category_check else []
     return [
         settings.writer.identity,
-        vars(template_for("paraphrase", chat, settings.prompts)),
+        template_for("paraphrase", chat, settings.prompts).identity,
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
         [_judge_identity(settings), settings.judge_draws],
@@ -149,4 +150,4 @@ def _second_look(settings: Settings) -> AbstractContextManager[Callable[[Sequenc
 def _judge_identity(settings: Settings) -> list[object]:
     """Everything the judge's probability of a text depends on."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
-    return [settings.writer.identity, vars(template), settings.judge_temperature, settings.prior_correction]
+    return [settings.writer.identity, template.identity, settings.judge_temperature, settings.prior_correction]

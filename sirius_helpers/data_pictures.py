@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from .theme import Theme, styled
 
@@ -51,7 +51,9 @@ def before_and_after(originals: pd.Series, synthetic: pd.Series, theme: Theme) -
     grown = (after > before).to_numpy()
     axes.plot(after[grown], places[grown], color=theme.orange, marker="s", ms=6, ls="", label="with synthetic reviews")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     for place, old, new in zip(places, before, after, strict=True):
         text = f"{old} → {new}" if new > old else str(old)
         axes.annotate(text, (new, place), (8, 0), textcoords="offset points", va="center", fontsize=9)

@@ -82,7 +82,7 @@ def judge(report: Json) -> Html:
     """How the judge does on texts whose answer is known, with a plain warning where it only guesses."""
     rows = pd.DataFrame(
         [
-            ("control texts, half of them refusals or other talk of a model", str(report["texts"])),
+            ("control texts: genuine ones, and refusals or other talk of a model", str(report["texts"])),
             ("right answers", f"{report['accuracy']:.0%}"),
             ("Cohen's kappa (0: chance, 1: perfect)", f"{report['kappa']:.2f}"),
             ("genuine reviews that all draws accept", f"{report['reviews_pass']:.0%}"),
@@ -97,10 +97,15 @@ def judge(report: Json) -> Html:
     return table(rows) + Html("" if report["beats_chance"] else warning)
 
 
+def pair_rows(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> pd.DataFrame:
+    """A random sample of the synthetic reviews; one written anew stands where the rejected one stood."""
+    rows = (kept if category is None else kept[kept["category"] == category]).sort_values("id")
+    return rows.sample(min(n, len(rows)), random_state=seed)
+
+
 def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
-    """Random originals beside their paraphrases, words of one that the other lacks marked; a seed, a sample."""
-    rows = kept if category is None else kept[kept["category"] == category]
-    rows = rows.sample(min(n, len(rows)), random_state=seed)
+    """Random originals beside their paraphrases, words of one that the other lacks marked."""
+    rows = pair_rows(kept, n, seed, category)
     shown = pd.DataFrame(
         {
             "id": rows["id"],

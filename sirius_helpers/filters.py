@@ -59,7 +59,7 @@ _META = _phrases(
     r"пересказан\w* (?:друг|сво)\w+ слов",
     r"(?:отзыв|вариант|верси|пересказ)[^.!?\n:]{0,40}:[*\s]*(?:$|[\"«])",
     r"(?:новый отзыв|другими словами|категория|тональность|ключевые слова|примечание|пояснение|обратите внимание)\s*:",
-    r"as an ai|language model|paraphras|i (?:cannot|can't) (?:fulfil|help|assist)|here is (?:the|a) re",
+    r"as an ai|language model|paraphras|i (?:cannot|can't) (?:fulfil|help (?:you|with)|assist)|here is (?:the|a) re",
     # the shop's voice
     r"(?:жаль|рад\w*) (?:это )?слышать|жаль, что вы (?:столкн|остал|ощут|испыт)",
     r"рад\w*, что в(?:ам|ы) (?:по)?(?:нрав|наш|оцен)|благодарим вас за (?:обращение|отзыв)",
@@ -69,7 +69,8 @@ _META = _phrases(
 _VARIANTS = _phrases(r"вариант\w* (?:№ ?)?\d|(?:два|три|несколько|\d) вариант\w+ (?:отзыв|пере)")
 _LIST = re.compile(r"^\s*(?:\d[.)]|[-•]\s)[^\n]*\n+\s*(?:\d[.)]|[-•]\s)|(?:^|\s)1\)[^\n]*\s2\)", re.MULTILINE)
 _MARKUP = re.compile(
-    r"<\|?/?\w+\|?>|\[/?inst\]|^#{1,6}\s|```|(?<![\w*])\*\*\w|^>\s|(?:[-=_~]\s?){6,}|^---+\s*$|^(?:assistant|user)\b",
+    r"<\|?/?\w+\|?>|\[/?inst\]|^#{1,6}\s|```|(?<![\w*])\*\*\w|^>\s|(?:[-=_~]\s?){6,}|^---+\s*$"
+    r"|^(?:assistant|user)\b(?! (?-i:[a-z]))",  # but "user cannot log in" is a customer's
     re.IGNORECASE | re.MULTILINE,
 )
 _PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)  # a form: [название товара], рад(а)

@@ -21,13 +21,16 @@ from .filters import bare
 from .theme import pngs
 
 _STYLE = (
-    "<style>.sirius{overflow-x:auto;margin:.4em 0}.sirius table{border-collapse:collapse;font-size:13px}"
+    "<style>figure.sirius{margin:.4em 0}.sirius-scroll{overflow-x:auto;margin:.4em 0}"
+    ".sirius figcaption{font-size:13px;font-weight:600}.sirius table{border-collapse:collapse;font-size:13px}"
     ".sirius th,.sirius td{padding:.3em .7em;text-align:left!important;vertical-align:top;"
-    "border-bottom:1px solid rgba(127,127,127,.3);white-space:normal;overflow-wrap:break-word;max-width:38em}"
-    ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
+    "border-bottom:1px solid rgba(127,127,127,.3)}.sirius th{white-space:normal}.sirius td{white-space:nowrap}"
+    ".sirius td.num,.sirius th.num{text-align:right!important;font-variant-numeric:tabular-nums}"
+    # On a phone the table scrolls: names in pieces and texts of a word a line are no reading.
+    ".sirius td.long{white-space:normal;overflow-wrap:break-word;min-width:15em;max-width:38em}"
+    ".sirius-text{font-size:13px;line-height:1.4}"
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
-    ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}"
-    ".sirius caption{caption-side:top;text-align:left;font-weight:600;padding:.2em 0;white-space:nowrap}</style>"
+    ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}</style>"
 )
 # Which of a picture's two papers fits the page: Colab, JupyterLab (and nbconvert) and VS Code each say it their way,
 # a plain page follows the system. Without styles the light one is shown.
@@ -36,6 +39,8 @@ _UNSAID = "html:not([theme]) body:not([data-jp-theme-light]):not([class*=vscode]
 _SWITCH = "{0} .sirius-light{{display:none!important}}{0} .sirius-dark{{display:inline!important}}"
 _THEMED = f"<style>{_SWITCH.format(_ON_DARK)}@media (prefers-color-scheme:dark){{{_SWITCH.format(_UNSAID)}}}</style>"
 SHRINK = 0.72  # page pixels for each pixel of a picture: its letters are then as large as the page's
+SMALLEST = 0.5  # on a phone: below it letters cannot be read, so the picture scrolls
+LONG = 30  # characters of a text that needs a broad column
 _FILES = {"light": "", "dark": "-dark"}  # theme -> how the name of its file in report/ ends
 _CLASSES = "tex2jax_ignore mathjax_ignore"  # prices in dollars are no formulas
 
@@ -56,19 +61,20 @@ class Html:
 def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None = None) -> Html:
     """A table with escaped text; `formats` maps a column to a format such as ".3f"."""
     formats = formats or {}
-    numeric = [pd.api.types.is_numeric_dtype(rows[name]) or name in formats for name in rows.columns]
-    head = "".join(_cell("th", escape(str(name)), num) for name, num in zip(rows.columns, numeric, strict=True))
+    kinds = ["num" if name in formats else _kind(rows[name]) for name in rows.columns]
+    head = "".join(_cell("th", escape(str(name)), kind) for name, kind in zip(rows.columns, kinds, strict=True))
     body = "".join(
         "<tr>"
         + "".join(
-            _cell("td", value.html if isinstance(value, Html) else escape(_text(value, formats.get(name))), num)
-            for name, value, num in zip(rows.columns, row, numeric, strict=True)
+            _cell("td", value.html if isinstance(value, Html) else escape(_text(value, formats.get(name))), kind)
+            for name, value, kind in zip(rows.columns, row, kinds, strict=True)
         )
         + "</tr>"
         for row in rows.itertuples(index=False)
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return Html(f'{_STYLE}<div class="sirius {_CLASSES}"><table>{title}<tr>{head}</tr>{body}</table></div>')
+    title = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""  # a <caption> would scroll with the table
+    scrolled = f'<div class="sirius-scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return Html(f'{_STYLE}<figure class="sirius {_CLASSES}">{title}{scrolled}</figure>')
 
 
 def facts(values: Mapping[str, object], caption: str = "") -> Html:
@@ -91,6 +97,11 @@ def shown(folder: Path, name: str, alt: str) -> Html:
 def note(text: str) -> Html:
     """A small line of plain text below something."""
     return Html(f'{_STYLE}<p class="sirius-note {_CLASSES}">{escape(text)}</p>')
+
+
+def inside(piece: Html) -> Html:
+    """A piece of HTML, such as a marked text, in the style of the tables."""
+    return Html(f'{_STYLE}<div class="sirius sirius-text {_CLASSES}">{piece.html}</div>')
 
 
 def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
@@ -116,10 +127,11 @@ def _image(images: dict[str, bytes], alt: str) -> Html:
     for theme, data in images.items():
         marks = f' class="sirius-{theme}"' if len(images) > 1 else ""
         hidden = ";display:none" if theme == "dark" else ""
-        width = f"width:{round(int.from_bytes(data[16:20], 'big') * SHRINK)}px;max-width:100%"  # from the PNG's header
+        pixels = int.from_bytes(data[16:20], "big")  # from the PNG's header
+        width = f"width:{pixels * SHRINK:.0f}px;max-width:max(100%,{pixels * SMALLEST:.0f}px)"
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         tags.append(f'<img{marks} style="{width}{hidden}" alt="{escape(alt)}" src="{source}">')
-    return Html(_THEMED + "".join(tags))
+    return Html(f'{_THEMED}{_STYLE}<div class="sirius-scroll">{"".join(tags)}</div>')
 
 
 def _text(value: object, form: str | None) -> str:
@@ -128,6 +140,13 @@ def _text(value: object, form: str | None) -> str:
     return format(value, form) if form and not isinstance(value, str) else str(value)
 
 
-def _cell(tag: str, html: str, numeric: bool) -> str:
-    kind = ' class="num"' if numeric else ""
-    return f"<{tag}{kind}>{html}</{tag}>"
+def _kind(column: pd.Series) -> str:
+    """The class of a column's cells: numbers, long texts, or neither."""
+    if pd.api.types.is_numeric_dtype(column):
+        return "num"
+    sizes = [len(value.html if isinstance(value, Html) else str(value)) for value in column]
+    return "long" if max(sizes, default=0) > LONG else ""
+
+
+def _cell(tag: str, html: str, kind: str) -> str:
+    return f'<{tag} class="{kind}">{html}</{tag}>' if kind else f"<{tag}>{html}</{tag}>"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import pandas as pd
 
 from .categories import labels_of, read_categories
+from .judging import FILE as CONTROL
+from .judging import read_control
 from .prompts import CHAT, template_for
 from .reviews import read_labelled, read_reviews, read_texts
 from .settings import Settings
@@ -28,6 +30,9 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     human = folder / "human_labels.csv"
     if human.exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
+    control = read_control(folder)  # the project's own, where the folder brings none
+    if (folder / CONTROL).exists():
+        rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
     corrections = settings.folder / "corrections.csv"
     if corrections.exists():
         rows.append((corrections.name, len(read_table(corrections, ["category"])), "your corrections of the labels"))

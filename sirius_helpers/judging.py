@@ -4,7 +4,7 @@ Knows texts and a model; not where a text comes from or what becomes of it.
 
     question = judge_question(model, tokenizer, settings)
     probability = p_yes(question, texts, settings)                       # (texts,)
-    control = read_control()                                             # columns text, is_review
+    control = read_control(settings.data)                                # columns text, is_review
     report = judge_report(control["is_review"], p_yes(question, control["text"], settings), settings.judge_draws)
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,20 +21,22 @@ from sklearn.metrics import cohen_kappa_score
 from transformers import PreTrainedModel
 
 from .choices import ClosedQuestion
+from .errors import UserError
 from .kinds import Json, Tokenizer
-from .prompts import one_line
+from .prompts import one_line, template_for
 from .questions import closed_question
 from .server import Server
 from .settings import PROJECT, Settings
 from .tables import read_table
 
-CONTROL = PROJECT / "data" / "judge_control.csv"
+FILE = "judge_control.csv"
 CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
 
 def judge_question(model: PreTrainedModel | Server, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
-    return closed_question("judge", settings.writer, ["да", "нет"], model, tokenizer, settings)
+    template = template_for("judge", settings.writer.chat, settings.prompts)
+    return closed_question("judge", settings.writer, [template.yes, template.no], model, tokenizer, settings)
 
 
 def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:
@@ -52,10 +55,24 @@ def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
     return [source.random() < probability for _ in range(draws)]
 
 
-def read_control() -> pd.DataFrame:
-    """The control texts: columns text, is_review (bool)."""
-    table = read_table(CONTROL, ["text", "is_review"])
-    return table.assign(is_review=table["is_review"] == "yes")
+def control_file(folder: Path) -> Path:
+    """Where the control texts stand: the data folder's own, or else the project's, Russian product reviews."""
+    own = folder / FILE
+    return own if own.exists() else PROJECT / "data" / FILE
+
+
+def read_control(folder: Path) -> pd.DataFrame:
+    """The control texts of a data folder: columns text, is_review (bool), some of both kinds."""
+    path = control_file(folder)
+    table = read_table(path, ["text", "is_review"])[["text", "is_review"]]
+    answers = table["is_review"].str.strip().str.lower()
+    for row, (text, answer) in enumerate(zip(table["text"], answers, strict=True), start=1):
+        if not text.strip() or answer not in ("yes", "no"):
+            wrong = f"is_review is {answer!r}" if text.strip() else "text is empty"
+            raise UserError(f"{path}, row {row}: {wrong}; write a text and yes (genuine) or no (refusal, other talk).")
+    if answers.nunique() < 2:
+        raise UserError(f"{path}: is_review is {answers[0]!r} in every row; the judge is tried on texts of both kinds.")
+    return table.assign(is_review=answers == "yes")
 
 
 def judge_report(is_review: Iterable[bool], probability: np.ndarray, draws: int) -> Json:

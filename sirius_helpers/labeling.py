@@ -253,4 +253,4 @@ def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list[objec
         return [*common, settings.few_shot_c]
     template = template_for("label", settings.labeler.chat, settings.prompts)
     asked = [settings.category_orders, settings.prior_correction, settings.max_review_chars]
-    return [*common, vars(template), asked]
+    return [*common, template.identity, asked]

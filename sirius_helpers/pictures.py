@@ -119,7 +119,9 @@ def confidence(rows: pd.DataFrame, theme: Theme) -> Figure:
             at = (place, 100 * accuracy)
             two.annotate(text, at, (3, 4), textcoords="offset points", fontsize=9, rotation=40)
     two.set(xlabel="reviews answered, %", ylabel="accuracy of the answers, %", xlim=(0, 112))
-    two.set_ylim(top=min(two.get_ylim()[1] + 5, 108))
+    bottom, top = two.get_ylim()
+    two.set_yticks([tick for tick in two.get_yticks() if tick <= 100])  # room for the words above, but no 105 %
+    two.set_ylim(bottom, min(top + 5, 108))
     two.set_title("What a threshold on the confidence buys")
     return figure
 

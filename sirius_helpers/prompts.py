@@ -1,8 +1,8 @@
 """The prompts: named templates, in Russian, each in a form for chat models and one for base models.
 
-A template has a fixed part (`system`) and a part with the review (`user`). Rendering splits the whole prompt at
-the review, so that the fixed text before it is encoded once and the review stays data. Nothing here calls a
-model or reads its answer.
+A template has a fixed part (`system`) and a part with the review (`user`); the judge's has its two answers too.
+Rendering splits the whole prompt at the review, so that the fixed text before it is encoded once and the review
+stays data. Nothing here calls a model or reads its answer.
 
     prefix, tail = split_prompt(template_for("judge", spec, settings.prompts), tokenizer, spec.chat)
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from .errors import UserError
@@ -20,16 +20,27 @@ from .toml import read_toml
 
 FILE = "prompts.toml"
 REVIEW = "review"
+PARTS = {"label": ("system", "user"), "paraphrase": ("system", "user"), "judge": ("system", "user", "yes", "no")}
 _SLOT = "\ue000review\ue000"  # private-use characters: no template or tokenizer produces them
 
 
 @dataclass(frozen=True)
 class Template:
-    """Two texts with $variables; `user` holds $review once, after everything that is fixed."""
+    """Two texts with $variables; `user` holds $review once, after everything that is fixed.
+
+    `yes` and `no` are the answers to the judge's question; the other prompts have theirs from elsewhere.
+    """
 
     name: str
     system: str
     user: str
+    yes: str = "да"
+    no: str = "нет"
+
+    @property
+    def identity(self) -> dict:
+        """What an answer to it depends on: the texts, and the answers where they are not the default."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
     def variables(self) -> set[str]:
         """Names of all variables."""
@@ -115,7 +126,7 @@ COMPLETION = {
 def read_prompts(folder: Path) -> dict[str, dict[str, str]]:
     """What a data folder of another domain or language puts in place of the project's prompts: its prompts.toml.
 
-    A table for each name, with the texts `system`, `user` or both; none where there is no such file.
+    A table for each name, with any of the parts that it has (PARTS); none where there is no such file.
     """
     path = folder / FILE
     prompts = read_toml(path) if path.exists() else {}
@@ -132,11 +143,15 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
     if unknown:
         raise UserError(f"unknown prompt {', '.join(unknown)}; the prompts are: {', '.join(CHAT)}.")
     parts = replaced.get(name, {})
-    if set(parts) - {"system", "user"}:
-        raise UserError(f"prompt {name!r} has the parts 'system' and 'user'; got {sorted(parts)}.")
-    template = Template(name, parts.get("system", own.system), parts.get("user", own.user))
+    if set(parts) - set(PARTS[name]):
+        raise UserError(f"prompt {name!r} has the parts {', '.join(map(repr, PARTS[name]))}; got {sorted(parts)}.")
+    template = replace(own, **parts)
     if f"${REVIEW}" in template.system or template.user.count(f"${REVIEW}") != 1:
         raise UserError(f"prompt {name!r}: $review must stand exactly once, in the user part.")
+    if len({template.yes.strip(), template.no.strip()} - {""}) < 2:
+        raise UserError(
+            f"prompt {name!r}: yes and no must be two different words; got {template.yes!r}, {template.no!r}."
+        )
     return template
 
 

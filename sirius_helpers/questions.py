@@ -2,7 +2,7 @@
 
 Knows prompts and how chat and base models end an answer; not what the answers mean.
 
-    question = closed_question("judge", settings.writer, ["да", "нет"], model, tokenizer, settings)
+    question = closed_question("judge", settings.writer, ["yes", "no"], model, tokenizer, settings)
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def _score_table(views: Json, caption: str) -> Html:
 def per_class(metrics: Json, view: str, model: str = "adapter") -> Html:
     """F1 of each category in one view."""
     result = metrics["scores"][view][model]["per_class"]
-    rows = [{"category": name, **values} for name, values in result.items()]
-    formats = dict.fromkeys(("f1", "low", "high"), ".3f")
+    names = {"rows": "rows", "f1": "F1", "low": "low", "high": "high"}
+    rows = [{"category": name, **{names[key]: found[key] for key in names}} for name, found in result.items()]
+    formats = dict.fromkeys(("F1", "low", "high"), ".3f")
     return table(pd.DataFrame(rows).sort_values("rows", ascending=False), f"F1 by category, {view}", formats)
 
 

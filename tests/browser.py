@@ -9,16 +9,16 @@ unescaped comes first: there the browser must report that they ran.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+from chrome import Page, chromium
 from matplotlib.figure import Figure
 
 from sirius_helpers import display, evidence, hypertext, scoreboard
@@ -113,11 +113,12 @@ OTHERS = {"print": "print(*HOSTILE)", "table of pandas": "ROWS", "error": "raise
 def main() -> int:
     """Says of both pages what ran; 1 when it is anything on the notebook's, or nothing on the other."""
     with tempfile.TemporaryDirectory() as folder:
-        bare, page = Path(folder, "bare.html"), Path(folder, "notebook.html")
+        bare, shown = Path(folder, "bare.html"), Path(folder, "notebook.html")
         bare.write_text("<meta charset=utf-8><table><tr><td>" + "</td><td>".join(HOSTILE), encoding="utf-8")
-        page.write_text(executed_page(), encoding="utf-8")
-        unescaped, notebook = (ran(opened(path)) for path in (bare, page))
-        texts = opened(page).count(escape(HOSTILE[0], quote=False))
+        shown.write_text(executed_page(), encoding="utf-8")
+        with chromium() as page:
+            unescaped, dom = ran(opened(page, bare)), opened(page, shown)
+        notebook, texts = ran(dom), dom.count(escape(HOSTILE[0], quote=False))
     print(f"unescaped: {len(unescaped)} of {len(HOSTILE)} ways ran ({', '.join(unescaped)})")
     print(f"notebook: {len(notebook)} ran; the first text is shown {texts} times as text, in {len(SHOWN)} displays")
     return int(bool(notebook) or not unescaped or not texts)
@@ -142,13 +143,11 @@ def executed_page() -> str:
     return HTMLExporter().from_notebook_node(notebook)[0]
 
 
-def opened(page: Path) -> str:
+def opened(page: Page, path: Path) -> str:
     """The page as it stands after it was loaded and its scripts had five seconds."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        sys.exit("no chromium or google-chrome on the PATH; install one, for example with: apt-get install chromium")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    return subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, check=True).stdout
+    page.open(path.as_uri())
+    time.sleep(5)
+    return page.run("document.documentElement.outerHTML")
 
 
 def ran(dom: str) -> list[str]:

@@ -100,7 +100,7 @@ def test_refused_attempts_are_logged_and_end_at_the_cap(ready, writer):
 
 def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
     writer.answers = staticmethod(lambda original, seed: original)
-    control = set(read_control()["text"])
+    control = set(read_control(ready.data)["text"])
     writer.opinion = staticmethod(lambda text: 0.9 if text in control else pytest.fail("the judge was asked"))
     augment(change(ready, max_attempts=1))
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
@@ -244,11 +244,37 @@ def test_the_judge_answers_the_control_texts_once(ready, writer):
     writer.opinion = staticmethod(lambda text: asked.append(text) or 0.9)
     augment(ready)
     records = read_records(Run(ready.folder).path("judge.jsonl"))
-    assert [r["text"] for r in records] == read_control()["text"].tolist() == asked[: len(records)]
+    assert [r["text"] for r in records] == read_control(ready.data)["text"].tolist() == asked[: len(records)]
     assert {r["p_yes"] for r in records} == {0.9} and sum(r["is_review"] for r in records) == 30
     asked.clear()
     augment(change(ready, max_synthetic=3))
     assert asked == []
+
+
+def test_other_control_texts_are_judged_and_no_text_is_written_again(ready, writer):
+    asked = []
+    writer.opinion = staticmethod(lambda text: asked.append(text) or 1.0)
+    first = augment(ready)
+    asked.clear()
+    FakeWriter.calls.clear()
+    own = "text,is_review\nThe lamp is broken,yes\nI cannot do that,no\n"
+    (ready.data / "judge_control.csv").write_text(own, encoding="utf-8")
+    pd.testing.assert_frame_equal(augment(ready), first)
+    assert asked == ["The lamp is broken", "I cannot do that"] and FakeWriter.calls == []
+    assert [r["is_review"] for r in read_records(Run(ready.folder).path("judge.jsonl"))] == [True, False]
+    (ready.data / "judge_control.csv").unlink()
+    augment(ready)
+    assert len(read_records(Run(ready.folder).path("judge.jsonl"))) == 60 and len(asked) == 2  # they come back
+
+
+def test_with_other_answers_the_judge_decides_anew(ready, writer):
+    augment(ready)
+    FakeWriter.calls.clear()
+    asked = change(ready, prompts={"judge": {"yes": "да", "no": "нет"}})
+    augment(asked)
+    assert FakeWriter.calls == []  # the default, only written out
+    augment(change(ready, prompts={"judge": {"yes": "yes", "no": "no"}}))
+    assert FakeWriter.calls == [11]
 
 
 def test_with_the_category_check_a_text_that_strayed_is_tried_again(ready, writer, monkeypatch):

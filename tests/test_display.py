@@ -37,8 +37,11 @@ class Tags(HTMLParser):
 
 
 OURS = {("div", "class"), ("th", "class"), ("td", "class"), ("img", "style"), ("img", "alt"), ("img", "src")}
-OURS |= {("p", "class"), ("img", "class")}
-OURS |= {(tag, None) for tag in ("style", "div", "table", "caption", "tr", "th", "td", "mark", "p", "b", "code", "img")}
+OURS |= {("p", "class"), ("img", "class"), ("figure", "class")}
+OURS |= {
+    (tag, None)
+    for tag in ("style", "figure", "figcaption", "div", "table", "tr", "th", "td", "mark", "p", "b", "code", "img")
+}
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -55,13 +58,18 @@ def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
 def test_every_display_is_among_those_that_are_shown_hostile_texts():
     rooms = (display, evidence, hypertext, scoreboard)
     own = {f.__name__ for room in rooms for f in vars(room).values() if getattr(f, "__module__", "") == room.__name__}
-    others = {"shown", "marked", "least_certain_rows", "place"}  # a picture's file; pieces of others; no HTML
+    others = {"shown", "marked", "inside", "least_certain_rows", "pair_rows", "place"}  # a file; pieces; no HTML
     assert {name for name in own if name[0].islower()} - others == set(SHOWN)
 
 
 def test_prices_in_dollars_are_no_formulas():
     """What a notebook's MathJax leaves alone."""
     assert 'class="sirius tex2jax_ignore mathjax_ignore"' in hypertext.table(pd.DataFrame({"a": ["$5 и $7"]})).html
+
+
+def test_short_cells_stay_in_one_piece_and_long_texts_wrap():
+    html = hypertext.table(pd.DataFrame({"category": ["посуда"], "text": ["длинный отзыв " * 5], "rows": [3]})).html
+    assert "<td>посуда</td>" in html and '<td class="long">длинный' in html and '<td class="num">3' in html
 
 
 def test_words_that_the_other_text_lacks_are_marked_and_escaped():
@@ -81,6 +89,14 @@ def test_a_fixed_seed_shows_the_same_sample_and_another_seed_another():
     rows = synthetic(20)
     same = [display.pairs(rows, n=5, seed=1).html for _ in range(2)]
     assert same[0] == same[1] != display.pairs(rows, n=5, seed=2).html
+
+
+def test_a_text_written_anew_stands_in_the_sample_where_the_rejected_one_stood():
+    rows = synthetic(20)
+    one = display.pair_rows(rows, n=5).iloc[2]
+    again = pd.concat([rows[rows["id"] != one["id"]], rows[rows["id"] == one["id"]].assign(text="новый")])
+    shown = display.pair_rows(again, n=5)
+    assert shown["id"].tolist() == display.pair_rows(rows, n=5)["id"].tolist() and shown["text"].iloc[2] == "новый"
 
 
 def test_pairs_can_be_limited_to_a_category():

@@ -6,6 +6,7 @@ import pytest
 
 from sirius_helpers.categories import read_categories
 from sirius_helpers.inputs import check_inputs
+from sirius_helpers.judging import read_control
 from sirius_helpers.reviews import read_texts
 from sirius_helpers.settings import PROJECT, settings_for
 from sirius_helpers.splitting import near_duplicates
@@ -68,7 +69,8 @@ def test_every_page_is_reached_from_the_readme():
 
 def test_the_worked_example_is_what_its_page_says_and_its_examples_are_none_of_its_tickets():
     settings = settings_for("cpu", data=PROJECT / "data" / "tickets")
-    assert check_inputs(settings)["rows"].tolist() == [120, 60, 5, 180]
+    assert check_inputs(settings)["rows"].tolist() == [120, 60, 5, 180, 60]
     examples = [text for category in read_categories(settings.data) for text in category.examples]
     tickets = [text for name in ("train.csv", "test.csv") for text in read_texts(settings.data / name)]
-    assert not list(near_duplicates(examples + tickets, settings.near_duplicate))
+    control = read_control(settings.data)["text"].tolist()
+    assert not list(near_duplicates(examples + tickets + control, settings.near_duplicate))

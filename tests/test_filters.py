@@ -176,6 +176,21 @@ def test_a_latin_original_may_have_a_latin_paraphrase(settings):
     assert first_reason("Great little phone, love it", "Nice phone, very good", [], settings) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("User cannot open the page", None),
+        ("I can't help feeling ignored", None),
+        ("user\nThe page does not open", "markup"),
+        ("assistant Sure, the page does not open", "markup"),
+        ("I can't help with this page", "meta_talk"),
+        ("As a language model, I open no pages", "meta_talk"),
+    ],
+)
+def test_an_english_text_is_refused_for_a_models_words_and_not_for_a_customers(settings, text, reason):
+    assert first_reason(text, "The page stays closed since Monday", [], settings) == reason
+
+
 def test_each_threshold_decides(settings):
     assert first_reason("Супер", "Хорошо", [], change(settings, min_chars=6)) == "too_short"
     assert first_reason("Sony звук супер", "Звук хороший", [], change(settings, min_cyrillic=0.9)) == "foreign_script"

@@ -4,9 +4,11 @@ import torch
 from scipy.stats import binomtest
 from tiny_models import tiny_gemma3, tiny_qwen2
 
+from sirius_helpers.errors import UserError
+from sirius_helpers.inputs import check_inputs
 from sirius_helpers.judging import judge_question, judge_report, p_yes, read_control, verdicts
 from sirius_helpers.prompts import split_prompt, template_for
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings
 
 SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
 
@@ -72,9 +74,46 @@ def test_the_two_draws_of_a_text_are_independent():
 
 
 def test_the_control_set_holds_as_many_reviews_as_refusals():
-    control = read_control()
-    assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
-    assert control["text"].str.strip().ne("").all() and control["text"].is_unique
+    for folder in ("sample", "tickets"):  # the project's own and the worked example's
+        control = read_control(PROJECT / "data" / folder)
+        assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
+        assert control["text"].is_unique
+
+
+def test_a_data_folder_brings_its_own_control_texts(data):
+    assert len(read_control(data)) == 60
+    (data / "judge_control.csv").write_text("is_review,text,from\nYes ,The lamp is broken,me\nno,I cannot,bot\n")
+    rows = read_control(data)
+    assert rows.to_dict("list") == {"text": ["The lamp is broken", "I cannot"], "is_review": [True, False]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,is_review\nLamp,yes\nBulb,maybe\n", r"judge_control.csv, row 2: is_review is 'maybe'; write a text and"),
+        ("text,is_review\n ,yes\nBulb,no\n", "judge_control.csv, row 1: text is empty"),
+        ("text,is_review\nLamp,yes\nBulb,yes\n", "is_review is 'yes' in every row"),
+        ("text,genuine\nLamp,yes\n", "judge_control.csv has no column 'is_review'"),
+    ],
+)
+def test_control_texts_that_try_nothing_are_refused(settings, content, message):
+    (settings.data / "judge_control.csv").write_text(content)
+    for read in (lambda: read_control(settings.data), lambda: check_inputs(settings)):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_the_judge_answers_in_the_words_of_its_prompt(settings):
+    model, tokenizer = tiny_gemma3(3)
+    own = judge_settings(settings, False, 1.0)
+
+    def asked(**answers):
+        changed = Settings(**{**vars(own), "prompts": {"judge": SHORT["judge"] | answers}})
+        return p_yes(judge_question(model, tokenizer, changed), ["Lamp", "I cannot"], changed)
+
+    assert np.allclose(asked(yes="нет", no="да"), 1 - asked())
+    assert np.allclose(asked(yes="fake", no="real"), 1 - asked(yes="real", no="fake"))
+    assert np.abs(asked(yes="real", no="fake") - asked()).min() > 0.01
 
 
 def test_a_judge_that_sees_the_difference_is_told_from_one_that_guesses():

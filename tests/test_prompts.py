@@ -52,9 +52,11 @@ def test_every_prompt_has_the_review_once_and_only_known_variables(texts):
     ("replaced", "message"),
     [
         ({"lable": {}}, "unknown prompt lable"),
-        ({"judge": {"usr": "x"}}, "has the parts 'system' and 'user'"),
+        ({"judge": {"usr": "x"}}, "has the parts 'system', 'user', 'yes', 'no'; got"),
         ({"judge": {"user": "no slot"}}, "must stand exactly once"),
         ({"judge": {"system": "$review"}}, "must stand exactly once"),
+        ({"judge": {"yes": "нет"}}, "yes and no must be two different words; got 'нет', 'нет'"),
+        ({"judge": {"no": " "}}, "yes and no must be two different words"),
     ],
 )
 def test_a_bad_replacement_is_refused(replaced, message):
@@ -65,6 +67,20 @@ def test_a_bad_replacement_is_refused(replaced, message):
 def test_a_replaced_part_leaves_the_other_part_alone():
     template = template_for("judge", True, {"judge": {"user": "Ну? $review"}})
     assert template.user == "Ну? $review" and template.system == CHAT["judge"].system
+
+
+def test_only_the_judge_has_answers_to_replace():
+    template = template_for("judge", False, {"judge": {"yes": "yes", "no": "no"}})
+    assert (template.yes, template.no, template.system) == ("yes", "no", COMPLETION["judge"].system)
+    with pytest.raises(UserError, match="prompt 'label' has the parts 'system', 'user'; got"):
+        template_for("label", False, {"label": {"yes": "yes"}})
+
+
+def test_the_answers_count_in_the_identity_where_they_are_not_the_default():
+    own = template_for("judge", True, {})
+    assert own.identity == {"name": "judge", "system": own.system, "user": own.user}
+    other = template_for("judge", True, {"judge": {"yes": "так", "no": "ні"}})
+    assert other.identity == own.identity | {"yes": "так", "no": "ні"}
 
 
 def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data):

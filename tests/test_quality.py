@@ -4,11 +4,12 @@ import sys
 import pandas as pd
 
 from sirius_helpers.reviews import review_ids
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.settings import PROJECT, settings_for
 from sirius_helpers.splitting import TEST, TRAIN, VALIDATION
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import quality
+import submission
 
 ORIGINALS = pd.DataFrame(
     {"id": [f"{name}{n}" for name in "ab" for n in range(30)], "category": ["обувь"] * 30 + ["посуда"] * 30}
@@ -49,3 +50,11 @@ def test_the_summary_gives_mean_spread_and_interval_of_each_model():
     scores = [{"model": "adapter", "weighted_f1": x, "macro_f1": x / 2, "accuracy": x} for x in (0.8, 0.9, 1.0)]
     line = quality.summary(pd.DataFrame(scores)).splitlines()[0]
     assert line == "adapter   weighted_f1  0.900 ± 0.100  [0.652, 1.148]  n=3"
+
+
+def test_a_submission_learns_from_every_original_and_picks_its_epoch_by_some_of_them():
+    originals = ORIGINALS.assign(text=ORIGINALS["id"])
+    table = submission.everything(originals, settings_for("cpu"))
+    parts = table.groupby("part")["source_id"].agg(set)
+    assert parts[TRAIN] == {*originals["id"], "example"} and parts[VALIDATION] < set(originals["id"])
+    assert set(table["part"]) == {TRAIN, VALIDATION} and len(parts[VALIDATION]) == 6

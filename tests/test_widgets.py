@@ -5,7 +5,7 @@ import pytest
 
 from sirius_helpers import widgets
 from sirius_helpers.errors import UserError
-from sirius_helpers.widgets import drop_downs
+from sirius_helpers.widgets import drop_downs, reject_buttons
 
 NASTY = "<script>alert(1)</script> сапоги"
 ROWS = pd.DataFrame(
@@ -14,6 +14,17 @@ ROWS = pd.DataFrame(
         "text": [NASTY, "тарелка"],
         "category": ["обувь", "обувь"],
         "probabilities": [{"обувь": 0.55, "посуда": 0.45}, {"обувь": 0.3, "посуда": 0.7}],
+    }
+)
+
+PAIRS = pd.DataFrame(
+    {
+        "id": ["a~1", "b~1"],
+        "category": ["обувь", "<b>посуда</b>"],
+        "original": [NASTY, "тарелка"],
+        "text": ["сапоги жмут", "тарелка цела"],
+        "p_yes": 0.9,
+        "attempt": 0,
     }
 )
 
@@ -31,14 +42,14 @@ def lines(settings, rows=ROWS):
 
 
 def test_each_row_has_its_text_escaped_and_the_categories_with_the_likeliest_first(settings):
-    (choice, _, text), (other, *_) = lines(settings)
+    (choice, text, _), (other, *_) = lines(settings)
     assert "&lt;script&gt;" in text.value and "<script" not in text.value
     assert choice.options == (("обувь  0.55", "обувь"), ("посуда  0.45", "посуда")) and choice.value == "обувь"
     assert other.options[0] == ("посуда  0.70", "посуда") and other.value == "обувь"
 
 
 def test_a_choice_is_kept_at_once_and_says_so(settings, kept):
-    (choice, said, _), _ = lines(settings)
+    (choice, _, said), _ = lines(settings)
     choice.value = "посуда"
     assert kept == [("a", "посуда")] and said.value == "kept in corrections.csv"
 
@@ -59,16 +70,40 @@ def test_a_refused_correction_is_shown_beside_the_choice(settings, monkeypatch):
         raise UserError("no room left")
 
     monkeypatch.setattr(widgets, "correct", refuse)
-    (choice, said, _), _ = lines(settings)
+    (choice, _, said), _ = lines(settings)
     choice.value = "посуда"
     assert said.value == "Error: no room left"
 
 
-def test_without_the_widget_library_the_plain_call_is_shown(settings, monkeypatch):
+def test_each_pair_has_a_button_and_both_texts_with_differing_words_marked(settings):
+    (button, text, said), (_, other, _) = [line.children for line in reject_buttons(settings, PAIRS).children]
+    assert (button.description, button.tooltip, said.value) == ("reject", "a~1", "")
+    assert "&lt;<mark>script</mark>&gt;" in text.value and "сапоги <mark>жмут</mark>" in text.value
+    assert "&lt;b&gt;посуда" in other.value
+
+
+def test_a_click_rejects_that_review_at_once_and_cannot_be_repeated(settings, monkeypatch):
+    gone = []
+    monkeypatch.setattr(widgets, "reject", lambda settings, name: gone.append(name))
+    button, _, said = reject_buttons(settings, PAIRS).children[1].children
+    button.click()
+    assert gone == ["b~1"] and said.value == "rejected" and button.disabled
+
+
+def test_a_rejection_that_fails_is_said_beside_the_button_and_can_be_tried_again(settings):
+    button, _, said = reject_buttons(settings, PAIRS).children[0].children
+    button.click()
+    assert said.value.startswith("Error: no synthetic review is called 'a~1'") and not button.disabled
+
+
+def test_without_the_widget_library_the_plain_calls_are_shown(settings, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "ipywidgets" else find(name))
     assert "correct(settings, &quot;its id&quot;" in drop_downs(settings, ROWS).html
+    html = reject_buttons(settings, PAIRS).html
+    assert "reject(settings, &quot;its id&quot;" in html and "сапоги <mark>жмут</mark>" in html
 
 
 def test_no_rows_are_said_to_be_none(settings):
     assert "nothing to correct" in drop_downs(settings, ROWS.head(0)).html
+    assert "nothing to reject" in reject_buttons(settings, PAIRS.head(0)).html
