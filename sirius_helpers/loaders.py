@@ -115,8 +115,10 @@ def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     """What a model's weights will take, from its configuration alone."""
     config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]  # it has no annotations
-    size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), float(plain_dtype(spec, device).itemsize))  # tied weights count once
+        # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
+        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    # Tied weights count once.
+    size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)
     if spec.weights == "nf4":
         head = model.get_output_embeddings()
         packed = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]

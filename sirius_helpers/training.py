@@ -229,9 +229,7 @@ class _Bar(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar = progress(self.steps, "train")
         self.bar.update(state.global_step)
 
