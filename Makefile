@@ -1,5 +1,5 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
-# make test    lint and run every test
+# make test    lint, check types and run every test
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
@@ -25,6 +25,7 @@ test: lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 look: $(READY)
 	@$(BIN)/python tests/layout.py "checkpoints/$(RUN)/notebook.ipynb"

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -97,7 +98,7 @@ def socket_files() -> Iterator[Config]:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
-def tidy(path) -> None:
+def tidy(path: Path) -> None:
     """Join the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
     with suppress(FileNotFoundError, NotJSONError):  # not saved at all, or cut short by a full disk
         notebook = nbformat.read(path, as_version=4)

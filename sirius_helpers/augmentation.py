@@ -10,8 +10,8 @@ Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `syn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import pandas as pd
 
@@ -20,14 +20,15 @@ from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import control_file, read_control
+from .kinds import Json
 from .labeling import opinion_identity, second_look
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for
 from .quotas import Wanted, plan
-from .reviews import read_table
 from .runs import Run, digest
 from .settings import Settings
+from .tables import read_table, records_of
 
 FILES = ("synthetic.jsonl", "rejected.jsonl")
 
@@ -58,13 +59,13 @@ def augment(settings: Settings) -> pd.DataFrame:
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
             with (
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),
-                _second_look(settings) as categories,
+                _second_look(settings) as look,
             ):
                 facts["revision"] = loaded_revision(model)
-                writer = Writer(model, tokenizer, settings, categories)
+                writer = Writer(model, tokenizer, settings, look)
                 if not judged.records:
                     texts = read_control(settings.data)
-                    judged.append(texts.assign(p_yes=writer.p_yes(texts["text"])).to_dict("records"))
+                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
     return read_synthetic(run)
 
@@ -105,7 +106,7 @@ def _refuse_by_hand(ids: Sequence[str], kept: Journal, refused: Journal) -> None
     _drop_refused(kept, refused)
 
 
-def _named(records: list[dict]) -> pd.DataFrame:
+def _named(records: list[Json]) -> pd.DataFrame:
     table = pd.DataFrame(records, columns=COLUMNS)
     return table.assign(id=[synthetic_id(*key) for key in zip(table["source_id"], table["copy"], strict=True)])
 
@@ -125,7 +126,7 @@ def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attem
     return sum(tries[item.key] < done.get(item.key, max_attempts) for item in wanted)
 
 
-def _identity(settings: Settings) -> list:
+def _identity(settings: Settings) -> list[object]:
     """Everything a synthetic review depends on beside its original."""
     chat = settings.writer.chat
     check = [opinion_identity(settings, read_categories(settings.data))] if settings.category_check else []
@@ -141,12 +142,12 @@ def _identity(settings: Settings) -> list:
     ]
 
 
-def _second_look(settings: Settings):
+def _second_look(settings: Settings) -> AbstractContextManager[Callable[[Sequence[str]], list[str]] | None]:
     """Who is asked whether a text still has its original's category; nobody where the settings don't want it."""
     return second_look(settings, read_categories(settings.data)) if settings.category_check else nullcontext()
 
 
-def _judge_identity(settings: Settings) -> list:
+def _judge_identity(settings: Settings) -> list[object]:
     """Everything the judge's probability of a text depends on."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
     return [settings.writer.identity, template.identity, settings.judge_temperature, settings.prior_correction]

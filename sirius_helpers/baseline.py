@@ -8,7 +8,7 @@ It is also where the trained head starts. Saved as safetensors beside the adapte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,9 @@ class Linear:
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Probabilities, (texts, labels)."""
         scores = vectors @ self.weight.T + self.bias
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return scores / scores.sum(axis=1, keepdims=True)
+        rows: np.ndarray = np.exp(scores - scores.max(axis=1, keepdims=True))
+        rows /= rows.sum(axis=1, keepdims=True)
+        return rows
 
     def save(self, folder: Path) -> None:
         """Write weights and biases into a folder, as safetensors."""
@@ -47,7 +48,7 @@ class Linear:
         return cls(**load_file(folder / FILE))
 
 
-def fit_linear(vectors: np.ndarray, categories: Sequence[str], labels: Sequence[str], c: float) -> Linear:
+def fit_linear(vectors: np.ndarray, categories: Iterable[str], labels: Sequence[str], c: float) -> Linear:
     """Logistic regression with inverse regularisation `c`.
 
     A label without a row gets no weights and a bias below all others: it is possible, and never the answer.

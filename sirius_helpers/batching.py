@@ -12,6 +12,7 @@ import errno
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import torch
 from tqdm.std import tqdm
@@ -59,14 +60,14 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def progress(total: int, what: str) -> tqdm:
+def progress(total: int, what: str) -> tqdm[NoReturn]:
     """A progress bar with an ETA, as plain text: it stays readable in a saved notebook."""
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=90, mininterval=0.5)
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, on the GPU or the host, however a library says it."""
-    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}")
+    signs = ["out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}"]
     signs += ("could not create a primitive", "could not create a memory object")  # oneDNN, without a reason
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
     return known or any(sign in str(error) for sign in signs)

@@ -28,7 +28,8 @@ SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outwe
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
-    return np.exp(_log_scaled(probabilities, temperature))
+    scaled: np.ndarray = np.exp(_log_scaled(probabilities, temperature))
+    return scaled
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
@@ -40,7 +41,7 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = _log_scaled(probabilities, np.exp(log_temperature))
-        return (log_temperature / SPREAD) ** 2 / 2 - scaled[np.arange(len(truth)), truth].sum()
+        return (log_temperature / SPREAD) ** 2 / 2 - float(scaled[np.arange(len(truth)), truth].sum())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
@@ -101,4 +102,5 @@ def temperature_of(adapter: Path) -> float | None:
 
 
 def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    return log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
+    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
+    return scaled

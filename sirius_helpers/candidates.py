@@ -9,15 +9,18 @@ Knows the model in its two roles and what it is asked to make; the stage around 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from .batching import Batcher, progress
 from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
 from .judging import judge_question, p_yes, verdicts
+from .kinds import Json, Prompt, Tokenizer
 from .prompt_tokens import PromptTokens
 from .prompts import one_line, split_prompt, template_for
 from .quotas import Wanted
@@ -32,15 +35,18 @@ class Writer:
     """The model in its two roles: it writes candidates and judges them; and who is asked for their categories."""
 
     def __init__(
-        self, model, tokenizer, settings: Settings, categories: Callable[[Sequence[str]], list[str]] | None = None
+        self,
+        model: PreTrainedModel | Server,
+        tokenizer: Tokenizer,
+        settings: Settings,
+        categories: Callable[[Sequence[str]], list[str]] | None = None,
     ) -> None:
         chat = settings.writer.chat
         self.settings, self.categories = settings, categories
         template = template_for("paraphrase", chat, settings.prompts)
         self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
-        kind = ServerSampler if isinstance(model, Server) else Sampler
-        self.sampler = kind(
-            model,
+        sampler = partial(ServerSampler, model) if isinstance(model, Server) else partial(Sampler, model)
+        self.sampler = sampler(
             tokenizer,
             self.tokens.prefix_ids,
             temperature=settings.temperature,
@@ -51,15 +57,15 @@ class Writer:
         self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
         self.judge = judge_question(model, tokenizer, settings)
 
-    def prompt(self, original: str) -> tuple[int, list[int]]:
+    def prompt(self, original: str) -> Prompt:
         """The paraphrase prompt: how many tokens of the fixed part it begins with, and its other tokens."""
         return self.tokens.with_text(one_line(original)[: self.settings.max_review_chars])
 
-    def write(self, prompts: list[tuple[int, list[int]]], seeds: list[int]) -> list[str]:
+    def write(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
         """A candidate for each prompt, cleaned; equal seeds give equal texts."""
         return [cleaned(text) for text in self.sampler(prompts, seeds)]
 
-    def p_yes(self, texts: Sequence[str]) -> np.ndarray:
+    def p_yes(self, texts: Iterable[str]) -> np.ndarray:
         """The judge's probability that each text is a review, (texts,)."""
         return p_yes(self.judge, texts, self.settings)
 
@@ -92,7 +98,13 @@ def fill(
             todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
-            def work(batch: list[int], todo=todo, done=done, tried=tried, attempt=attempt) -> None:
+            def work(
+                batch: list[int],
+                todo: list[Wanted] = todo,
+                done: dict[tuple[str, int], int] = done,
+                tried: set[tuple[tuple[str, int], int]] = tried,
+                attempt: int = attempt,
+            ) -> None:
                 items = [todo[i] for i in batch]
                 new = [(item.key, attempt) not in tried for item in items]
                 if not any(new):
@@ -114,17 +126,18 @@ def fill(
 def _attempt(
     items: list[Wanted],
     attempt: int,
-    prompts: dict[str, tuple[int, list[int]]],
+    prompts: dict[str, Prompt],
     writer: Writer,
     known: list[str],
     prompt: frozenset[str],
     settings: Settings,
-) -> list[dict]:
+) -> list[Json]:
     """One candidate for each item, judged: records with a reason, "accepted" among them."""
     names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
     seeds = [random.Random(name).getrandbits(63) for name in names]
     texts = writer.write([prompts[item.source_id] for item in items], seeds)
-    records, batch_texts = [], []
+    records: list[Json] = []
+    batch_texts: list[str] = []
     for item, text in zip(items, texts, strict=True):
         reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
         batch_texts += [bare(text)] if reason is None else []

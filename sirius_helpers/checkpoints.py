@@ -17,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from . import processes
 from .journal import write_atomically
+from .kinds import Json
 
 STATE = "trainer_state.json"  # the Trainer writes it last
 
@@ -61,10 +62,11 @@ def _is_whole(checkpoint: Path) -> bool:
     return all(path.stat().st_size for path in checkpoint.iterdir())
 
 
-def _state(checkpoint: Path) -> dict:
-    return json.loads((checkpoint / STATE).read_bytes())
+def _state(checkpoint: Path) -> Json:
+    state: Json = json.loads((checkpoint / STATE).read_bytes())
+    return state
 
 
-def _best(checkpoint: Path, state: dict) -> Path:
+def _best(checkpoint: Path, state: Json) -> Path:
     """The best checkpoint so far; the Trainer knows it by the path that it had then."""
     return checkpoint.with_name(Path(state["best_model_checkpoint"]).name)

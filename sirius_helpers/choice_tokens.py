@@ -15,6 +15,7 @@ from itertools import compress
 import torch
 
 from .errors import UserError
+from .kinds import Prompt
 
 
 class AnswerTree:
@@ -50,7 +51,9 @@ class AnswerTree:
             self.paths.append(([scored.index(s) for s, _ in steps], [self.tokens.index(t) for _, t in steps]))
 
 
-def lay_out(prompts: list[tuple[int, list[int]]], tree: AnswerTree, prefix: int) -> tuple[torch.Tensor, ...]:
+def lay_out(
+    prompts: Sequence[Prompt], tree: AnswerTree, prefix: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """One prompt a row, the tree right behind it, then padding.
 
     Returns ids and positions (rows, tokens), what each token sees (rows, tokens, prefix + tokens), and the

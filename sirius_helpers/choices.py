@@ -11,16 +11,19 @@ what is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import log_softmax, logsumexp
 from torch.nn import Linear, functional
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .batching import Batcher
 from .choice_tokens import AnswerTree, lay_out
 from .errors import UserError
+from .kinds import Prompt, Tokenizer
 from .prompt_tokens import PromptTokens, encode
 
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
@@ -54,8 +57,8 @@ class ClosedQuestion:
 
     def __init__(
         self,
-        model,
-        tokenizer,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
         prefix: str,
         tail: str,
         answers: Sequence[str],
@@ -91,11 +94,6 @@ class ClosedQuestion:
 
         def work(batch: list[int]) -> None:
             rows = self._score([prompts[i] for i in batch])
-            if not np.isfinite(rows).all():
-                raise UserError(
-                    f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
-                    "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
-                )
             if self.prior is not None:
                 rows = log_softmax(rows - self.prior, axis=1)
             result[batch] = rows
@@ -109,20 +107,27 @@ class ClosedQuestion:
     def _content_free(self) -> np.ndarray:
         """(answers,) log of the mean probability over texts that say nothing."""
         rows = self._score([self.prompt.with_text(text) for text in CONTENT_FREE])
-        return logsumexp(log_softmax(rows, axis=1), axis=0) - np.log(len(rows))
+        mean: np.ndarray = logsumexp(log_softmax(rows, axis=1), axis=0) - np.log(len(rows))
+        return mean
 
-    def _score(self, prompts: list[tuple[int, list[int]]]) -> np.ndarray:
+    def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """Prompts as `PromptTokens.with_text` gives them -> (prompts, answers)."""
         if self.prefix_cache is None:
             self.prefix_cache = self._read_prefix()
-        *inputs, scored = lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
-        hidden = self._hidden(*inputs, self.prefix_cache).flatten(0, 1)
+        ids, positions, visible, scored = lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
+        hidden = self._hidden(ids, positions, visible, self.prefix_cache).flatten(0, 1)
         logits = self._logits(hidden[scored.flatten().to(hidden.device)]).cpu().double()
         logits = logits.view(*scored.shape, -1)  # (prompts, scored nodes, tokens of the tree)
         if self.constrained:
             logits = logits.masked_fill(~self.tree.allowed, -torch.inf).log_softmax(-1)
-        logits = logits.numpy()
-        return np.stack([logits[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
+        found = logits.numpy()
+        rows = np.stack([found[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
+        if not np.isfinite(rows).all():
+            raise UserError(
+                f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
+                "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
+            )
+        return rows
 
     def _read_prefix(self) -> Cache:
         """Keys and values of the prefix, read in the model's own way.
@@ -134,33 +139,34 @@ class ClosedQuestion:
         tokens = torch.tensor([ids], device=self.model.device)
         own = self.model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
         own = own.log_softmax(-1) if self.normalised else own
-        *inputs, _ = lay_out([(len(ids) - 1, ids[-1:])], self.tree, len(ids))
-        ours = self._logits(self._hidden(*inputs, cache)[:, 0])
+        last, positions, visible, _ = lay_out([(len(ids) - 1, ids[-1:])], self.tree, len(ids))
+        ours = self._logits(self._hidden(last, positions, visible, cache)[:, 0])
         if (ours - own[:, self.tree.tokens]).abs().max() > TOLERANCE * own.abs().max():
             raise UserError(
                 f"{type(self.model).__name__} works in a way that closed questions do not know; choose another model."
             )
         return cache
 
-    def _hidden(self, ids, positions, visible, cache: Cache) -> torch.Tensor:
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Last hidden states (rows, tokens, width); `visible` is (rows, tokens, tokens cached + tokens)."""
         ids, positions, visible = (x.to(self.model.device) for x in (ids, positions, visible))
         window = getattr(self.config, "sliding_window", None)
         kinds = getattr(self.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
         seen = dict.fromkeys(kinds, visible)
-        if "sliding_attention" in seen:
+        if window is not None and "sliding_attention" in seen:
             cached = torch.arange(visible.shape[2] - ids.shape[1], device=ids.device).expand(len(ids), -1)
             distance = positions[:, :, None] - torch.cat([cached, positions], dim=1)[:, None]
             seen["sliding_attention"] = visible & (distance < window)
         hide, dtype = torch.finfo(self.model.dtype).min, self.model.dtype
         masks = {kind: (~mask[:, None]).to(dtype).mul_(hide) for kind, mask in seen.items()}
-        return self.model.get_decoder()(
+        hidden: torch.Tensor = self.model.get_decoder()(
             input_ids=ids,
             attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
+        return hidden
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(positions, width) -> (positions, tokens of the tree), fp32.
@@ -189,8 +195,14 @@ class _PrefixLayer(DynamicLayer):
     Sliding-window layers get all of them too: their window is in the mask.
     """
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args, **kwargs) -> tuple[torch.Tensor, ...]:
-        if not self.is_initialized:
-            return super().update(keys, values)
-        pairs = ((self.keys, keys), (self.values, values))
-        return tuple(torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2) for kept, new in pairs)
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.keys is None or self.values is None:
+            return super().update(key_states, value_states)
+        return _behind(self.keys, key_states), _behind(self.values, value_states)
+
+
+def _behind(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The new ones of each row behind the ones that all rows share."""
+    return torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from tqdm.std import tqdm
-from transformers import AutoModel
+from transformers import AutoModel, BatchEncoding, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .batching import Batcher
 from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
+from .kinds import Tokenizer
 from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
 from .models import ModelSpec
 from .settings import Settings, compute_dtype
@@ -35,13 +37,15 @@ WEIGHTS = "adapter_model.safetensors"
 class MeanPoolClassifier(nn.Module):
     """Encoder, mean over the tokens, unit length, linear head."""
 
-    def __init__(self, encoder: nn.Module, labels: int) -> None:
+    def __init__(self, encoder: PreTrainedModel, labels: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.config.hidden_size, labels)
         self.config = encoder.config  # peft and the Trainer look for it
 
-    def forward(self, input_ids, attention_mask, labels=None) -> SequenceClassifierOutput:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> SequenceClassifierOutput:
         """Logits in fp32, (batch, labels), of ids and mask, both (batch, tokens); the loss is the trainer's."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
@@ -68,10 +72,10 @@ def new_model(settings: Settings, labels: int) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def save(model: PeftModel, tokenizer, folder: Path, settings: Settings, labels: Sequence[str]) -> None:
+def save(model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str]) -> None:
     """Adapter and head as safetensors, the tokenizer, and config.json with id2label and the base model."""
     with quiet():
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
     config = {
@@ -89,7 +93,7 @@ class Classifier:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer,
+        tokenizer: Tokenizer,
         labels: list[str],
         *,
         prefix: str,
@@ -97,7 +101,7 @@ class Classifier:
         device: str,
         temperature: float | None,
         tokens_per_batch: int,
-    ):
+    ) -> None:
         self.model, self.tokenizer, self.labels = model, tokenizer, labels
         self.prefix, self.max_tokens, self.device = prefix, max_tokens, device
         self.temperature = temperature  # None: not calibrated
@@ -131,12 +135,12 @@ class Classifier:
             tokens_per_batch=tokens_per_batch,
         )
 
-    def __call__(self, texts: Sequence[str], bar: tqdm | None = None) -> np.ndarray:
+    def __call__(self, texts: Sequence[str], bar: tqdm[NoReturn] | None = None) -> np.ndarray:
         """Probabilities of every label, (texts, labels); `bar` is told how many texts are done."""
         if not len(texts):
             return np.empty((0, len(self.labels)), dtype=np.float32)
 
-        def forward(inputs) -> torch.Tensor:
+        def forward(inputs: BatchEncoding) -> torch.Tensor:
             rows = torch.softmax(self.model(**inputs).logits / (self.temperature or 1), dim=-1)
             if bar is not None:
                 bar.update(len(rows))
@@ -156,5 +160,5 @@ class Classifier:
     def __enter__(self) -> Classifier:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         release(self.model)

@@ -42,9 +42,9 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
         row = {"id": id, "text": known["text"].iloc[0], "category": right}
         table = table[table[key].map(normalised) != normalised(row[key])]
         added = pd.DataFrame([{name: row.get(name, "") for name in table.columns}])
-        table = pd.concat([table, added], ignore_index=True)
-        write_csv(path, table)
-    return table
+        whole: pd.DataFrame = pd.concat([table, added], ignore_index=True)
+        write_csv(path, whole)
+    return whole
 
 
 def corrected(labels: pd.DataFrame, path: Path, taxonomy: list[Category]) -> pd.DataFrame:

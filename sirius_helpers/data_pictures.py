@@ -22,7 +22,7 @@ def margins(values: pd.Series, theme: Theme) -> Figure:
     """How far the most probable category is ahead of the second, 0 to 1, over all labels."""
     figure = Figure(figsize=(7, 2.6))
     axes = figure.subplots()
-    axes.hist(values, bins=np.linspace(0, 1, 21), color=theme.blue, edgecolor=theme.paper)
+    axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=theme.blue, edgecolor=theme.paper)
     axes.axvline(DOUBTFUL, color=theme.orange, ls="--", lw=1.5)
     close = int((values < DOUBTFUL).sum())
     axes.annotate(

@@ -7,12 +7,14 @@ Reads no files and loads no model; the scores are in scoreboard.py, times and pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from .data_pictures import before_and_after, margins, reasons
 from .hypertext import Html, marked, picture, table
+from .kinds import Json
+from .quotas import Wanted
 
 
 def class_counts(categories: pd.Series, caption: str = "Reviews a category") -> Html:
@@ -51,7 +53,7 @@ def label_margins(labels: pd.DataFrame) -> Html:
     return picture(margins, known, alt="margins of the labels") if len(known) else Html("")
 
 
-def quotas(labels: pd.DataFrame, wanted: Sequence, kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
+def quotas(labels: pd.DataFrame, wanted: Sequence[Wanted], kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     """By category: originals, texts wanted and kept, attempts refused."""
     columns = {
         "originals": labels["category"],
@@ -76,7 +78,7 @@ def growth(labels: pd.DataFrame, kept: pd.DataFrame) -> Html:
     return picture(before_and_after, labels["category"], kept["category"], alt="reviews before and after augmentation")
 
 
-def judge(report: dict) -> Html:
+def judge(report: Json) -> Html:
     """How the judge does on texts whose answer is known, with a plain warning where it only guesses."""
     rows = pd.DataFrame(
         [
@@ -143,7 +145,7 @@ def parts(split: pd.DataFrame) -> Html:
     return table(counted.rename_axis("category").reset_index(), "Rows by part")
 
 
-def leaks(report: dict) -> Html:
+def leaks(report: Mapping[str, int]) -> Html:
     """Held-out rows whose source or near-duplicate the model learns from."""
     names = {
         "held_out": "held-out rows",

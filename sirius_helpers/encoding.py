@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch.nn import functional
+from transformers import BatchEncoding, PreTrainedModel
 
 from .batching import Batcher, progress
+from .kinds import Tokenizer
 from .text_tokens import TextTokens
 
 
@@ -25,8 +27,8 @@ def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Ten
 
 def embed(
     texts: Sequence[str],
-    model,
-    tokenizer,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
     *,
     prefix: str,
     batcher: Batcher,
@@ -35,7 +37,7 @@ def embed(
 ) -> np.ndarray:
     """Embeddings of texts, (texts, width) float32."""
 
-    def forward(inputs) -> torch.Tensor:
+    def forward(inputs: BatchEncoding) -> torch.Tensor:
         return mean_pooled(model(**inputs).last_hidden_state, inputs["attention_mask"])
 
     return run_rows(
@@ -45,10 +47,10 @@ def embed(
 
 @torch.inference_mode()
 def run_rows(
-    forward: Callable,
+    forward: Callable[[BatchEncoding], torch.Tensor],
     texts: Sequence[str],
-    tokenizer,
-    device,
+    tokenizer: Tokenizer,
+    device: str | torch.device,
     *,
     prefix: str,
     batcher: Batcher,
@@ -61,7 +63,7 @@ def run_rows(
     `dtype` turns autocast on; `what` names a progress bar.
     """
     ids = TextTokens(tokenizer)([prefix + text for text in texts], truncation=True, max_length=max_tokens)
-    rows: list = [None] * len(texts)
+    rows: list[np.ndarray] = [np.empty(0)] * len(texts)
     bar = progress(len(texts), what) if what else None
 
     def work(batch: list[int]) -> None:

@@ -21,19 +21,21 @@ from .calibration import calibrated, calibration_error, coverage, fit_temperatur
 from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
 from .journal import fingerprint, write_atomically
+from .kinds import Json
 from .label_noise import doubtful_labels
 from .model_card import model_card
-from .reviews import normalised, read_labelled, read_table, write_csv
+from .reviews import normalised, read_labelled, write_csv
 from .runs import Run, digest
 from .scoring import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .settings import Settings
 from .splitting import PARTS, TEST, TRAIN, VALIDATION, near_duplicates, read_split
+from .tables import read_table
 from .training import best_epoch
 
 FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
 
 
-def evaluate(settings: Settings) -> dict:
+def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run = Run(settings.folder)
     inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
@@ -45,7 +47,8 @@ def evaluate(settings: Settings) -> dict:
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark, FILES):
             _evaluate(settings, run)
-    return json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
+    metrics: Json = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
+    return metrics
 
 
 def _evaluate(settings: Settings, run: Run) -> None:
@@ -64,7 +67,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
     unseen = (rows["part"] != TRAIN).to_numpy()
     scored, fitted = _predicted(rows[unseen], vectors[unseen], labels, settings, run)
     history = pd.read_csv(run.need("history.csv"))
-    metrics = {
+    metrics: Json = {
         "training": best_epoch(history),
         "split": settings.split,
         "rows": table.groupby(["part", "synthetic"]).size().rename("rows").reset_index().to_dict("records"),
@@ -85,7 +88,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
 
 def _predicted(
     rows: pd.DataFrame, vectors: np.ndarray, labels: list[str], settings: Settings, run: Run
-) -> tuple[pd.DataFrame, dict]:
+) -> tuple[pd.DataFrame, Json]:
     """`rows` with the baseline's and the adapter's answers and the adapter's confidence, as trained and calibrated.
 
     Also the temperature, fitted on the originals of the validation part: originals are what a user has.
@@ -109,10 +112,10 @@ def _predicted(
     return answers, {"temperature": temperature, "fitted_on": int(fitting.sum())}
 
 
-def _metrics(rows: pd.DataFrame, fitted: dict, labels: list[str], settings: Settings) -> dict:
+def _metrics(rows: pd.DataFrame, fitted: Json, labels: list[str], settings: Settings) -> Json:
     """Everything measured on rows that the model has not learned from."""
 
-    def scores(part: pd.DataFrame) -> dict:
+    def scores(part: pd.DataFrame) -> Json:
         models = {"baseline": part["baseline"], "adapter": part["predicted"]}
         return {
             name: scores_with_intervals(part["category"], guess, labels, settings) for name, guess in models.items()
@@ -120,17 +123,18 @@ def _metrics(rows: pd.DataFrame, fitted: dict, labels: list[str], settings: Sett
 
     held, human = rows[rows["part"] == TEST], rows[rows["part"] == HUMAN]
     originals = held[~held["synthetic"]]
-    right = originals["predicted"] == originals["category"]
+    right = (originals["predicted"] == originals["category"]).to_numpy()
+    raw, confidence = (originals[name].to_numpy() for name in ("raw_confidence", "confidence"))
     views = {ALL: held, ORIGINAL: originals, HUMAN: human}
-    found = {
+    found: Json = {
         "scores": {view: scores(part) for view, part in views.items() if len(part)},
         "calibration": {
             **fitted,
             "rows": len(originals),
-            "error_before": calibration_error(originals["raw_confidence"], right),
-            "error_after": calibration_error(originals["confidence"], right),
+            "error_before": calibration_error(raw, right),
+            "error_after": calibration_error(confidence, right),
         },
-        "coverage": coverage(originals["confidence"], right).to_dict("records"),
+        "coverage": coverage(confidence, right).to_dict("records"),
     }
     if held["leaked"].nunique() > 1:
         parts = {"leaked": held[held["leaked"]], "not leaked": held[~held["leaked"]]}
@@ -138,9 +142,9 @@ def _metrics(rows: pd.DataFrame, fitted: dict, labels: list[str], settings: Sett
     return found
 
 
-def leak_report(table: pd.DataFrame, near_duplicate: float) -> dict:
+def leak_report(table: pd.DataFrame, near_duplicate: float) -> dict[str, int]:
     """How many held-out rows have their source, or a near-duplicate, among the rows the model learns from."""
-    return leaked_rows(table, near_duplicate).sum().astype(int).to_dict()
+    return {str(name): int(rows) for name, rows in leaked_rows(table, near_duplicate).sum().items()}
 
 
 def leaked_rows(table: pd.DataFrame, near_duplicate: float) -> pd.DataFrame:
@@ -168,7 +172,7 @@ def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     return wrong[["text", "category", "predicted", "confidence"]]
 
 
-def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> dict:
+def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> Json:
     known = labels[labels["text"].map(normalised).isin(human)]
-    right = [human[normalised(row.text)] == row.category for row in known.itertuples()]
+    right = [human[normalised(text)] == name for text, name in zip(known["text"], known["category"], strict=True)]
     return {"rows": len(right), "accuracy": float(np.mean(right)) if right else None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .hypertext import Html, note, table
+from .kinds import Json
 from .runs import Run
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
@@ -59,7 +60,7 @@ def place(run: Run) -> str:
     return f"{run.folder.parent.name}/{run.folder.name}/"
 
 
-def _memory(entry: dict) -> str:
+def _memory(entry: Json) -> str:
     """Of a run.json written before memory was watched: a dash."""
     if "peak_memory" not in entry:
         return "–"

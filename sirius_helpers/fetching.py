@@ -91,7 +91,7 @@ def _download(file: Remote, url: str, folder: Path) -> bytes:
             time.sleep(PAUSE * attempt)
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-                data = answer.read(file.size + 1)  # one byte more than there should be shows a longer file
+                data: bytes = answer.read(file.size + 1)  # one byte more than there should be shows a longer file
         except (OSError, http.client.HTTPException) as error:
             trouble = str(error) or type(error).__name__
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .errors import UserError
+from .kinds import Json
 from .profiles import choose_profile
 
 WHOLE = "all"
@@ -23,14 +24,14 @@ def form_changes(
     classifier: str = "",
     max_synthetic: str | int = "",
     epochs: str | int = "",
-) -> dict:
+) -> Json:
     """Changes for `settings_for`: models by hub id or folder, the rest as whole numbers (max_synthetic also "all").
 
     A model's name replaces the profile's in the same role; how its weights lie in memory stays.
     """
     values, _ = choose_profile(profile)
     names = {"labeler": labeler, "writer": writer, "classifier": classifier}
-    changes: dict = {
+    changes: Json = {
         role: replace(values[role], name=name.strip(), revision=None) for role, name in names.items() if name.strip()
     }
     if str(max_synthetic).strip() == WHOLE:

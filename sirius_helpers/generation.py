@@ -12,7 +12,9 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from .kinds import Prompt, Tokenizer
 
 LIKELIEST = 1024  # tokens looked at before all of them are
 
@@ -60,8 +62,8 @@ class Sampler:
 
     def __init__(
         self,
-        model,
-        tokenizer,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
         prefix: Sequence[int] = (),
         *,
         temperature: float,
@@ -77,7 +79,7 @@ class Sampler:
         self.prefix_cache: DynamicCache | None = None
 
     @torch.inference_mode()
-    def __call__(self, prompts: Sequence[tuple[int, Sequence[int]]], seeds: Sequence[int]) -> list[str]:
+    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
         """Continuations, without special tokens and what follows `stop`.
 
         A prompt is given as `PromptTokens.with_text` gives it: how many tokens of the prefix, and its other ones.
@@ -89,7 +91,7 @@ class Sampler:
         before = before.expand(len(rests), -1)  # the padding stands behind it
         ids = torch.cat([before, inputs["input_ids"]], dim=1)
         seen = torch.cat([torch.ones_like(before), inputs["attention_mask"]], dim=1)
-        out = self.model.generate(
+        out = self.model.generate(  # type: ignore[operator]  # only the classes that inherit from it declare it
             ids,
             attention_mask=seen,
             past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,
@@ -106,7 +108,7 @@ class Sampler:
         texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.split(self.stop)[0].strip() if self.stop else text.strip() for text in texts]
 
-    def _shared(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> int:
+    def _shared(self, prompts: Sequence[Prompt]) -> int:
         """How many tokens of the prefix all rows can share.
 
         Padding stands behind them, and a sliding window counts it as tokens: a window that does not hold the whole
@@ -128,7 +130,7 @@ class Sampler:
         return cache
 
 
-def _end_ids(model, tokenizer, stop: str | None) -> set[int]:
+def _end_ids(model: PreTrainedModel, tokenizer: Tokenizer, stop: str | None) -> set[int]:
     """End tokens of the model and, with `stop`, every token that holds it."""
     configured = model.generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}

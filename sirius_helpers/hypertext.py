@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -77,13 +77,13 @@ def table(rows: pd.DataFrame, caption: str = "", formats: dict[str, str] | None 
     return Html(f'{_STYLE}<figure class="sirius {_CLASSES}">{title}{scrolled}</figure>')
 
 
-def facts(values: dict, caption: str = "") -> Html:
+def facts(values: Mapping[str, object], caption: str = "") -> Html:
     """Names and values, a row each."""
     rows = [(name, value if isinstance(value, str) else repr(value)) for name, value in values.items()]
     return table(pd.DataFrame(rows, columns=["setting", "value"]), caption)
 
 
-def picture(draw: Callable[..., Figure], *data, alt: str) -> Html:
+def picture(draw: Callable[..., Figure], *data: object, alt: str) -> Html:
     """What a styled function draws of the data, on light and on dark paper; the page shows the one that fits."""
     return _image(pngs(draw, *data), alt)
 
@@ -134,7 +134,7 @@ def _image(images: dict[str, bytes], alt: str) -> Html:
     return Html(f'{_THEMED}{_STYLE}<div class="sirius-scroll">{"".join(tags)}</div>')
 
 
-def _text(value, form: str | None) -> str:
+def _text(value: object, form: str | None) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return format(value, form) if form and not isinstance(value, str) else str(value)

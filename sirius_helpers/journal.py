@@ -15,15 +15,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
+from .kinds import Json, JsonView
 
 
-def fingerprint(*parts) -> str:
+def fingerprint(*parts: object) -> str:
     """Short hash of JSON-able values: equal settings give equal fingerprints."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -45,7 +46,7 @@ class Journal:
             self.set_aside = self._change_over()
             self.records, self._size = self._whole_batches()
 
-    def append(self, records: Iterable[Mapping]) -> None:
+    def append(self, records: Iterable[JsonView]) -> None:
         """Write records durably: when this returns they survive a kill, and when it fails none is there."""
         records = list(records)
         if not records:
@@ -58,7 +59,7 @@ class Journal:
         self._write(b"".join(_line(record) for record in batch))
         self.records += batch
 
-    def replace(self, records: Iterable[dict]) -> None:
+    def replace(self, records: Iterable[JsonView]) -> None:
         """Put records, chosen and ordered from the present ones, in place of the file's content, in one step."""
         self.records = [{**record, "batch_left": 0} for record in records]
         data = b"".join(_line(record) for record in self.records)
@@ -98,7 +99,7 @@ class Journal:
             os.replace(own, self.path)
         return aside
 
-    def _whole_batches(self) -> tuple[list[dict], int]:
+    def _whole_batches(self) -> tuple[list[Json], int]:
         """The records up to the last finished batch and their bytes; what follows is cut off."""
         records = read_records(self.path)
         while records and records[-1].get("batch_left", 0):
@@ -110,7 +111,7 @@ class Journal:
         return records, size
 
 
-def read_records(path: Path) -> list[dict]:
+def read_records(path: Path) -> list[Json]:
     """All whole records of a JSON Lines file, without a torn last line."""
     if not path.exists():
         return []
@@ -191,5 +192,5 @@ def _room(path: Path) -> str:
         return "its disk does not answer"
 
 
-def _line(record: Mapping) -> bytes:
+def _line(record: JsonView) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"

@@ -11,32 +11,35 @@ Knows texts and a model; not where a text comes from or what becomes of it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
+from transformers import PreTrainedModel
 
 from .choices import ClosedQuestion
 from .errors import UserError
+from .kinds import Json, Tokenizer
 from .prompts import one_line, template_for
 from .questions import closed_question
-from .reviews import read_table
+from .server import Server
 from .settings import PROJECT, Settings
+from .tables import read_table
 
 FILE = "judge_control.csv"
 CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
 
-def judge_question(model, tokenizer, settings: Settings) -> ClosedQuestion:
+def judge_question(model: PreTrainedModel | Server, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
     return closed_question("judge", settings.writer, [template.yes, template.no], model, tokenizer, settings)
 
 
-def p_yes(question: ClosedQuestion, texts: Sequence[str], settings: Settings) -> np.ndarray:
+def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:
     """Probability of "yes" at the judge's temperature, (texts,).
 
     Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling
@@ -72,14 +75,14 @@ def read_control(folder: Path) -> pd.DataFrame:
     return table.assign(is_review=answers == "yes")
 
 
-def judge_report(is_review: Sequence[bool], probability: np.ndarray, draws: int) -> dict:
+def judge_report(is_review: Iterable[bool], probability: np.ndarray, draws: int) -> Json:
     """How the judge does on texts whose answer is known.
 
     `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
     shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
     kind would do as well with a probability below 0.05.
     """
-    truth, guess = np.asarray(is_review, dtype=bool), probability >= 0.5
+    truth, guess = np.array([*is_review], dtype=bool), probability >= 0.5
     passing = probability**draws
     hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
     chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue

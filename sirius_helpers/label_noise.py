@@ -7,7 +7,7 @@ Knows embeddings and labels; the labels may come from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -38,12 +38,13 @@ def doubtful_labels(
     table = originals.rename(columns={"source_id": "id"}).assign(
         suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
     )
-    return table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])[COLUMNS].round(3)
+    doubtful: pd.DataFrame = table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])
+    return doubtful[COLUMNS].round(3)
 
 
 def out_of_fold(
     vectors: np.ndarray,
-    categories: Sequence[str],
+    categories: Iterable[str],
     groups: np.ndarray,
     labels: Sequence[str],
     c: float,
@@ -55,14 +56,14 @@ def out_of_fold(
     Folds keep groups whole, so that no near-duplicate vouches for a label. Where no other fold holds a row's category
     there is nothing to ask: its label gets probability 1.
     """
-    categories = np.asarray(categories, dtype=object)
-    rows = (categories[:, None] == np.asarray(labels, dtype=object)).astype(float)
-    fold = _folds(categories, groups, folds, seed)
+    given = np.array([*categories], dtype=object)
+    rows: np.ndarray = (given[:, None] == np.array([*labels], dtype=object)).astype(float)
+    fold = _folds(given, groups, folds, seed)
     for number in range(folds):
         learned = fold != number
-        asked = ~learned & np.isin(categories, categories[learned])
-        if asked.any() and len(set(categories[learned])) > 1:
-            rows[asked] = fit_linear(vectors[learned], categories[learned], labels, c)(vectors[asked])
+        asked = ~learned & np.isin(given, given[learned])
+        if asked.any() and len(set(given[learned])) > 1:
+            rows[asked] = fit_linear(vectors[learned], given[learned], labels, c)(vectors[asked])
     return rows
 
 

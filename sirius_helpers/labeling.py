@@ -9,13 +9,16 @@ top, `labels.csv`, which is what the later stages read. No label outside the tax
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from transformers import PreTrainedModel
 
 from .batching import Batcher, progress
 from .categories import (
@@ -32,15 +35,26 @@ from .corrections import FILE, corrected
 from .encoding import embed
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
+from .kinds import Json, JsonView, Tokenizer
 from .loaders import causal_lm, encoder, loaded_revision
 from .prompts import one_line, template_for
 from .questions import closed_question
-from .reviews import normalised, read_labelled, read_reviews, read_table, write_csv
+from .reviews import normalised, read_labelled, read_reviews, write_csv
 from .runs import Run, digest
+from .server import Server
 from .settings import Settings
+from .tables import read_table, records_of
 
 OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
-Labeler = Callable[[Sequence[str], OnBatch], None]
+
+
+class Labeler(Protocol):
+    """Gives probabilities of every category, a batch at a time."""
+
+    revision: str | None  # the commit of its model, None where it did not come from a hub
+
+    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Label the texts; every finished batch goes to `on_batch`."""
 
 
 def label(settings: Settings) -> pd.DataFrame:
@@ -86,12 +100,13 @@ def review(settings: Settings) -> pd.DataFrame:
 @contextmanager
 def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
     """The labeler that the settings ask for, its model in memory until the block ends."""
-    few_shot = settings.labeler_kind == "few-shot"
-    if few_shot:
+    if settings.labeler_kind == "llm":
+        with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
+            yield LlmLabeler(taxonomy, model, tokenizer, settings)
+    else:
         need_examples(taxonomy, settings.data)
-    load, kind = (encoder, FewShotLabeler) if few_shot else (causal_lm, LlmLabeler)
-    with load(settings.labeler, settings.device) as (model, tokenizer):
-        yield kind(taxonomy, model, tokenizer, settings)
+        with encoder(settings.labeler, settings.device) as (model, tokenizer):
+            yield FewShotLabeler(taxonomy, model, tokenizer, settings)
 
 
 class LlmLabeler:
@@ -101,7 +116,9 @@ class LlmLabeler:
     models favour places in a list.
     """
 
-    def __init__(self, taxonomy: list[Category], model, tokenizer, settings: Settings) -> None:
+    def __init__(
+        self, taxonomy: list[Category], model: PreTrainedModel | Server, tokenizer: Tokenizer, settings: Settings
+    ) -> None:
         size, orders = len(taxonomy), settings.category_orders
         turns = [size * n // orders for n in range(orders)]
         self.questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
@@ -119,7 +136,9 @@ class LlmLabeler:
         first.log_probs(cut, on_batch=combine)
 
 
-def label_question(model, tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0) -> ClosedQuestion:
+def label_question(
+    model: PreTrainedModel | Server, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0
+) -> ClosedQuestion:
     """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
     values = label_variables(taxonomy[turn:] + taxonomy[:turn])
     return closed_question("label", settings.labeler, labels_of(taxonomy), model, tokenizer, settings, **values)
@@ -128,9 +147,11 @@ def label_question(model, tokenizer, taxonomy: list[Category], settings: Setting
 class FewShotLabeler:
     """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
 
-    def __init__(self, taxonomy: list[Category], model, tokenizer, settings: Settings) -> None:
+    def __init__(
+        self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, settings: Settings
+    ) -> None:
         self.model, self.tokenizer, self.revision = model, tokenizer, loaded_revision(model)
-        self.options = {"prefix": settings.labeler.text_prefix, "batcher": Batcher(settings.tokens_per_batch)}
+        self.prefix, self.batcher = settings.labeler.text_prefix, Batcher(settings.tokens_per_batch)
         known, names = zip(*phrases(taxonomy), strict=True)
         self.head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
         self.head.fit(self._embedded(known), names)
@@ -141,7 +162,7 @@ class FewShotLabeler:
         on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
 
     def _embedded(self, texts: Sequence[str]) -> np.ndarray:
-        return embed(texts, self.model, self.tokenizer, **self.options)
+        return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher)
 
 
 @contextmanager
@@ -166,15 +187,14 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
     """Label and record the reviews; returns the commit of the model, None where it did not come from a hub."""
     texts = missing["text"].tolist()
     if settings.labels:
-        journal.append(_imported(missing, settings, taxonomy))
+        journal.append(_imported(missing, settings.labels, settings, taxonomy))
         return None
-    labels = labels_of(taxonomy)
+    reviews, labels = records_of(missing), labels_of(taxonomy)
     with progress(len(texts), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
-                label_record(missing.iloc[i], labels, row, settings.labeler.name)
-                for i, row in zip(batch, rows, strict=True)
+                label_record(reviews[i], labels, row, settings.labeler.name) for i, row in zip(batch, rows, strict=True)
             )
             bar.update(len(batch))
 
@@ -183,7 +203,7 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
             return labeler.revision
 
 
-def label_record(review: Mapping, labels: list[str], row: np.ndarray, labeler: str) -> dict:
+def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: str) -> Json:
     """What is written of a labelled review (id, text); `row` holds the probabilities in the order of `labels`."""
     second, best = np.sort(row)[-2:]
     return {
@@ -196,36 +216,36 @@ def label_record(review: Mapping, labels: list[str], row: np.ndarray, labeler: s
     }
 
 
-def _imported(missing: pd.DataFrame, settings: Settings, taxonomy: list[Category]) -> list[dict]:
+def _imported(missing: pd.DataFrame, source: Path, settings: Settings, taxonomy: list[Category]) -> list[Json]:
     """Imported labels have no probabilities, and none are made up."""
-    given = read_labelled(settings.labels, taxonomy)
+    given = read_labelled(source, taxonomy)
     absent = missing[~missing["text"].map(normalised).isin(given)]
     if len(absent):
         raise UserError(
-            f"{settings.labels} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
+            f"{source} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
             f"the first being {absent['text'].iloc[0][:60]!r}. Add rows for them, or leave LABELS empty."
         )
     return [
         {
-            "id": row.id,
-            "text": row.text,
-            "category": given[normalised(row.text)],
+            "id": row["id"],
+            "text": row["text"],
+            "category": given[normalised(row["text"])],
             "probabilities": None,
             "margin": None,
-            "labeler": f"imported:{settings.labels.name}",
+            "labeler": f"imported:{source.name}",
         }
-        for row in missing.itertuples()
+        for row in missing.to_dict("records")
     ]
 
 
-def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list:
+def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
     return opinion_identity(settings, taxonomy)
 
 
-def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list:
+def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """What the labeler's own answer to any text depends on, wherever the labels come from."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
     common = [settings.labeler_kind, settings.labeler.identity, shown]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,20 +19,29 @@ import psutil
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from . import embedded
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
+from .kinds import Tokenizer
 from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .server import Server
 
+AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
 @contextmanager
-def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple]:
+def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel | Server, Tokenizer]]:
     """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it."""
     if spec.server:
         yield Server(spec), load_tokenizer(spec)
@@ -45,7 +54,7 @@ def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple]:
 
 
 @contextmanager
-def encoder(spec: ModelSpec, device: str) -> Iterator[tuple]:
+def encoder(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
     """A bidirectional encoder without a head, and its tokenizer."""
     with _loaded(AutoModel, spec, device) as loaded:
         yield loaded
@@ -60,16 +69,16 @@ def local_name(spec: ModelSpec) -> str:
     return spec.name
 
 
-def load_tokenizer(spec: ModelSpec):
+def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """The tokenizer alone."""
     with _clear_errors(spec):
         return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
 
 
-def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
+def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
-    options = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
+    options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
     if spec.weights == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
@@ -79,7 +88,8 @@ def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet():
         check_fits(auto_class, spec, device)
-        return auto_class.from_pretrained(local_name(spec), **options).eval()
+        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options).eval()
+        return model
 
 
 def plain_dtype(spec: ModelSpec, device: str) -> torch.dtype:
@@ -89,7 +99,7 @@ def plain_dtype(spec: ModelSpec, device: str) -> torch.dtype:
     return DTYPES[spec.weights]
 
 
-def check_fits(auto_class, spec: ModelSpec, device: str) -> None:
+def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> None:
     """Refuse a model whose weights exceed the free memory, before its weights are downloaded or read."""
     needed, free = weight_bytes(auto_class, spec, device), free_bytes(device)
     if needed > free:
@@ -101,12 +111,14 @@ def check_fits(auto_class, spec: ModelSpec, device: str) -> None:
         )
 
 
-def weight_bytes(auto_class, spec: ModelSpec, device: str) -> int:
+def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     """What a model's weights will take, from its configuration alone."""
     config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
     with torch.device("meta"):
-        model = auto_class.from_config(config, trust_remote_code=False)
-    size = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)  # tied weights count once
+        # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
+        model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    # Tied weights count once.
+    size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)
     if spec.weights == "nf4":
         head = model.get_output_embeddings()
         packed = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
@@ -119,7 +131,7 @@ def free_bytes(device: str) -> int:
     return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
 
 
-def loaded_revision(model) -> str | None:
+def loaded_revision(model: torch.nn.Module | Server) -> str | None:
     """The hub commit that a model was loaded from."""
     return getattr(model.config, "_commit_hash", None)
 
@@ -151,7 +163,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _loaded(auto_class, spec: ModelSpec, device: str) -> Iterator[tuple]:
+def _loaded(auto_class: AutoClass, spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
     model = load_model(auto_class, spec, device)
     try:
         yield model, load_tokenizer(spec)
@@ -170,7 +182,7 @@ def release(model: torch.nn.Module) -> None:
     free_memory()
 
 
-def _source(spec: ModelSpec) -> dict:
+def _source(spec: ModelSpec) -> Mapping[str, object]:
     """Which commit of a hub model is meant; its own code is never run, and nobody is asked whether it may."""
     return {"revision": spec.revision or "main", "trust_remote_code": False}
 

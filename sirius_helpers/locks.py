@@ -25,6 +25,7 @@ import psutil
 
 from .errors import UserError
 from .journal import write_atomically, writing
+from .kinds import Json
 
 NAMES = "run.*.lock"
 BEAT = 15.0  # seconds between two signs of life
@@ -70,10 +71,11 @@ def check_free(folder: Path) -> None:
         raise _in_use(folder, holder)
 
 
-def _take(folder: Path, me: dict) -> Path:
+def _take(folder: Path, me: Json) -> Path:
     path = folder / NAMES.replace("*", uuid.uuid4().hex[:12])
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
+        holder = None
         for _ in range(TRIES):
             write_atomically(path, json.dumps(me).encode())
             holder = _another(folder, path)
@@ -81,10 +83,10 @@ def _take(folder: Path, me: dict) -> Path:
                 return path
             path.unlink(missing_ok=True)
             time.sleep(random.uniform(0.01, 0.1))  # step back, for another time than whoever asks too
-    raise _in_use(folder, holder)
+    raise _in_use(folder, holder or {})
 
 
-def _another(folder: Path, mine: Path | None = None) -> dict | None:
+def _another(folder: Path, mine: Path | None = None) -> Json | None:
     """What the lock of a living process says, None where there is none. Abandoned locks are removed."""
     for path in folder.glob(NAMES):
         if path != mine and (holder := _read(path)):
@@ -94,7 +96,7 @@ def _another(folder: Path, mine: Path | None = None) -> dict | None:
     return None
 
 
-def _in_use(folder: Path, holder: dict) -> UserError:
+def _in_use(folder: Path, holder: Json) -> UserError:
     who = f"process {holder['pid']} on {holder['host']}" if "pid" in holder else "another process"
     since = f" since {holder['since']}" if "since" in holder else ""
     return UserError(
@@ -103,14 +105,14 @@ def _in_use(folder: Path, holder: dict) -> UserError:
     )
 
 
-def _beat(path: Path, me: dict, done: threading.Event) -> None:
+def _beat(path: Path, me: Json, done: threading.Event) -> None:
     while not done.wait(BEAT):
         if path.exists():  # else the next `held` of this process says so
             with suppress(UserError):  # a full disk is for the stage itself to report
                 write_atomically(path, json.dumps(me | {"beat": time.time()}).encode())
 
 
-def _about_me() -> dict:
+def _about_me() -> Json:
     now = time.time()
     return {
         "host": socket.gethostname(),
@@ -122,10 +124,10 @@ def _about_me() -> dict:
     }
 
 
-def _read(path: Path) -> dict | None:
+def _read(path: Path) -> Json | None:
     """What a lock says; only a time where it cannot be read, None where it is gone."""
     with suppress(ValueError, TypeError, OSError):
-        said = json.loads(path.read_bytes())
+        said: Json = json.loads(path.read_bytes())
         if {"machine", "pid", "started", "host", "beat"} <= set(said):
             return said
     with suppress(FileNotFoundError):
@@ -133,9 +135,9 @@ def _read(path: Path) -> dict | None:
     return None
 
 
-def _is_abandoned(holder: dict) -> bool:
+def _is_abandoned(holder: Json) -> bool:
     if holder.get("machine") != _machine():
-        return time.time() - holder["beat"] > STALE
+        return time.time() - float(holder["beat"]) > STALE
     return holder["pid"] == os.getpid() or not _is_alive(holder["pid"], holder["started"])  # ours: left by an interrupt
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from .categories import labels_of, read_categories
-from .reviews import read_table
+from .kinds import Json
 from .runs import Run
 from .scoring import ORIGINAL, SCORES
 from .settings import Settings
 from .splitting import PARTS, TRAIN, read_split
+from .tables import read_table
 
 FEW = 10  # original training reviews; a category with fewer is named among the limits
 INTENDED = "Sorting short Russian product reviews, a sentence or two each, into the categories listed above."
@@ -28,7 +29,7 @@ SPLITS = {
 }
 
 
-def model_card(settings: Settings, run: Run, metrics: dict) -> str:
+def model_card(settings: Settings, run: Run, metrics: Json) -> str:
     """The card as Markdown; `metrics` are what the evaluation writes to metrics.json."""
     table = read_split(run)
     sections = {
@@ -45,7 +46,7 @@ def model_card(settings: Settings, run: Run, metrics: dict) -> str:
     return f"# Model card: {settings.run}\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _model(settings: Settings, run: Run, metrics: dict) -> str:
+def _model(settings: Settings, run: Run, metrics: Json) -> str:
     spec, best = settings.classifier, metrics["training"]
     name = _public(spec.name)
     origin = run.memory.get("models", {}).get("classifier", {})
@@ -70,7 +71,7 @@ with Classifier.load("checkpoints/{settings.run}/adapter", device="cpu") as clas
 
 def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
     labelers = read_table(run.need("labels.csv"), ["text", "labeler"])["labeler"].value_counts()
-    made_by = "\n".join(f"- {count} by `{_public(name)}`" for name, count in labelers.items())
+    made_by = "\n".join(f"- {count} by `{_public(str(name))}`" for name, count in labelers.items())
     originals, synthetic = table[~table["synthetic"]], table[table["synthetic"]]
     rows = []
     for label in labels_of(read_categories(settings.data)):
@@ -87,7 +88,7 @@ def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
     )
 
 
-def _split(metrics: dict) -> str:
+def _split(metrics: Json) -> str:
     leaks = metrics["leaks"]
     return (
         f"{SPLITS[metrics['split']]}. Of {leaks['held_out']} held-out rows, {leaks['source_in_training']} have their "
@@ -96,7 +97,7 @@ def _split(metrics: dict) -> str:
     )
 
 
-def _scores(metrics: dict) -> str:
+def _scores(metrics: Json) -> str:
     views = metrics["scores"] | metrics.get("by_leak", {})
     rows = [
         (view, model, found["rows"], *(_interval(found[key]) for key in SCORES))
@@ -117,7 +118,7 @@ def _scores(metrics: dict) -> str:
     )
 
 
-def _confidence(metrics: dict) -> str:
+def _confidence(metrics: Json) -> str:
     found = metrics["calibration"]
     rows = [
         (f"{row['threshold']:g}", f"{row['coverage']:.0%}", _interval(row, "accuracy")) for row in metrics["coverage"]
@@ -130,7 +131,7 @@ def _confidence(metrics: dict) -> str:
     )
 
 
-def _limits(settings: Settings, table: pd.DataFrame, metrics: dict) -> str:
+def _limits(settings: Settings, table: pd.DataFrame, metrics: Json) -> str:
     learned = table[(table["part"] == TRAIN) & ~table["synthetic"]]["category"].value_counts()
     few = [f"{name} ({n})" for name in labels_of(read_categories(settings.data)) if (n := learned.get(name, 0)) < FEW]
     lines = ["Scores measure agreement with the labels, and so with whoever gave them."]
@@ -154,10 +155,10 @@ def _public(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _interval(found: dict, key: str = "value") -> str:
+def _interval(found: Json, key: str = "value") -> str:
     return f"{found[key]:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

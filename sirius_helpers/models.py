@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import UserError
+from .kinds import Json
 from .validation import at_least, one_of
 
 ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded.py, without a network
@@ -32,6 +33,6 @@ class ModelSpec:
             raise UserError(f"server={self.server!r} is no address; write one such as 'http://127.0.0.1:8080/v1'.")
 
     @property
-    def identity(self) -> dict:
+    def identity(self) -> Json:
         """What the model's answers depend on; a server may move to another address."""
         return {**vars(self), "server": self.server is not None, "server_requests": None}

@@ -7,7 +7,7 @@ Draws only; the style is in theme.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .calibration import coverage, reliability
+from .kinds import Json
 from .theme import Theme, pngs, styled
 
 
@@ -41,9 +42,11 @@ def curves(history: pd.DataFrame, theme: Theme) -> Figure:
 @styled
 def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], theme: Theme) -> Figure:
     """Confusion matrix: rows are the labels, shades are shares of the row, numbers are counts."""
-    counts = pd.crosstab(
-        pd.Categorical(truth, categories=labels), pd.Categorical(predicted, categories=labels), dropna=False
-    ).to_numpy()
+    rows, columns = (
+        pd.Categorical(names, categories=labels)  # type: ignore[arg-type]  # the stubs know numbers only
+        for names in (truth, predicted)
+    )
+    counts = pd.crosstab(rows, columns, dropna=False).to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(0.62 * len(labels) + 2.6, 0.48 * len(labels) + 1.8))
     axes = figure.subplots()
@@ -63,7 +66,7 @@ def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
 
 
 @styled
-def per_class(models: dict, theme: Theme) -> Figure:
+def per_class(models: Json, theme: Theme) -> Figure:
     """F1 of each category with its 95 % interval, adapter beside baseline, the most frequent category on top.
 
     `models` is one view of the scores: a model's name -> what `scores_with_intervals` gave.
@@ -98,22 +101,22 @@ def confidence(rows: pd.DataFrame, theme: Theme) -> Figure:
         ("raw_confidence", "as trained", theme.orange, "s"),
         ("confidence", "calibrated", theme.blue, "o"),
     ):
-        bins = reliability(rows[column], right)
+        bins = reliability(rows[column].to_numpy(), right)
         places = bins["confidence"], bins["accuracy"]
         one.plot(*places, color=colour, marker=marker, ms=4, lw=1, label=label)
         one.scatter(*places, 15 + 300 * bins["rows"] / len(rows), color=colour, marker=marker, alpha=0.6)
     one.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(-0.03, 1.03))
     one.set_title("Is the confidence right? (size: reviews)")
     one.legend(loc="lower right")
-    table = coverage(rows["confidence"], right)
-    places = 100 * table["coverage"]
-    two.vlines(places, 100 * table["low"], 100 * table["high"], color=theme.blue, lw=1, alpha=0.6)
-    two.plot(places, 100 * table["accuracy"], color=theme.blue, marker="o", ms=5)
+    table = coverage(rows["confidence"].to_numpy(), right)
+    shares = 100 * table["coverage"]
+    two.vlines(shares, 100 * table["low"], 100 * table["high"], color=theme.blue, lw=1, alpha=0.6)
+    two.plot(shares, 100 * table["accuracy"], color=theme.blue, marker="o", ms=5)
     last = np.inf
-    for place, row in zip(places, table.itertuples(), strict=True):
+    for place, threshold, accuracy in zip(shares, table["threshold"], table["accuracy"], strict=True):
         if last - place > 4:  # closer labels would overlap
-            last, text = place, f"≥ {row.threshold:g}" if row.threshold else "all"
-            at = (place, 100 * row.accuracy)
+            last, text = place, f"≥ {threshold:g}" if threshold else "all"
+            at = (place, 100 * accuracy)
             two.annotate(text, at, (3, 4), textcoords="offset points", fontsize=9, rotation=40)
     two.set(xlabel="reviews answered, %", ylabel="accuracy of the answers, %", xlim=(0, 112))
     bottom, top = two.get_ylim()
@@ -123,18 +126,18 @@ def confidence(rows: pd.DataFrame, theme: Theme) -> Figure:
     return figure
 
 
-def save_report(folder: Path, rows: pd.DataFrame, labels: Sequence[str], history: pd.DataFrame, models: dict) -> None:
+def save_report(folder: Path, rows: pd.DataFrame, labels: Sequence[str], history: pd.DataFrame, models: Json) -> None:
     """The pictures of the evaluation as PNG files, light (`curves.png`) and dark (`curves-dark.png`).
 
     `rows` as for `confidence`, `models` as for `per_class`.
     """
-    pictures = {
-        "curves": (curves, history),
-        "confusion": (confusion, rows["category"], rows["predicted"], labels),
-        "per_class": (per_class, models),
-        "confidence": (confidence, rows),
+    pictures: dict[str, tuple[Callable[..., Figure], list[object]]] = {
+        "curves": (curves, [history]),
+        "confusion": (confusion, [rows["category"], rows["predicted"], labels]),
+        "per_class": (per_class, [models]),
+        "confidence": (confidence, [rows]),
     }
     folder.mkdir(exist_ok=True)
-    for name, (draw, *data) in pictures.items():
+    for name, (draw, data) in pictures.items():
         for theme, png in pngs(draw, *data).items():
             (folder / f"{name}{'' if theme == 'light' else '-' + theme}.png").write_bytes(png)

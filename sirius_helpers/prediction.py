@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 from tqdm.std import tqdm
@@ -67,7 +68,7 @@ def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> 
     return pieces
 
 
-def as_table(texts: Sequence[str], classifier: Classifier, bar: tqdm | None = None) -> pd.DataFrame:
+def as_table(texts: Sequence[str], classifier: Classifier, bar: tqdm[NoReturn] | None = None) -> pd.DataFrame:
     """Columns text, category, confidence, and the probability of every label as p_<label>."""
     rows = classifier(texts, bar)
     named = [classifier.labels[i] for i in rows.argmax(1)]

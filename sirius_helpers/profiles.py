@@ -8,13 +8,14 @@ from __future__ import annotations
 import torch
 
 from .errors import UserError
+from .kinds import Json
 from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .validation import one_of
 
 PROFILES = ("auto", "t4", "cpu")
 
 
-def t4() -> dict:
+def t4() -> Json:
     """Profile for a 16 GB T4: the hub models; fp16 where the card has no bf16."""
     return {
         "profile": "t4",
@@ -31,7 +32,7 @@ def t4() -> dict:
     }
 
 
-def cpu() -> dict:
+def cpu() -> Json:
     """Profile for a machine without a GPU: embedded weights, a capped number of synthetic reviews."""
     return {
         "profile": "cpu",
@@ -56,7 +57,7 @@ def cpu() -> dict:
     }
 
 
-def choose_profile(profile: str) -> tuple[dict, str]:
+def choose_profile(profile: str) -> tuple[Json, str]:
     """Profile values and the reason for them. `auto` takes t4 where CUDA works, otherwise cpu."""
     one_of("PROFILE", profile, PROFILES)
     cuda = torch.cuda.is_available()

@@ -9,6 +9,7 @@ Knows tokenizers; no model.
 from __future__ import annotations
 
 from .errors import UserError
+from .kinds import Tokenizer
 from .text_tokens import TextTokens
 
 
@@ -19,7 +20,7 @@ class PromptTokens:
     tokenised for each: special tokens keep their neighbours apart.
     """
 
-    def __init__(self, tokenizer, prefix: str, tail: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, prefix: str, tail: str) -> None:
         if not prefix:
             raise UserError("the part of a prompt before the text is empty; put what is fixed there.")
         start = max((stop for _, stop in _special_places(tokenizer, prefix)), default=0)
@@ -41,12 +42,13 @@ class PromptTokens:
         return shared, ids[shared:]
 
 
-def encode(tokenizer, text: str) -> list[int]:
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a text in which special tokens are written out."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
-def _special_places(tokenizer, text: str) -> list[tuple[int, int]]:
+def _special_places(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
     """Where special tokens begin and end in a text."""
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

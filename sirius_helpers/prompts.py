@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from .errors import UserError
+from .kinds import Tokenizer
 from .toml import read_toml
 
 FILE = "prompts.toml"
@@ -37,7 +38,7 @@ class Template:
     no: str = "нет"
 
     @property
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, str]:
         """What an answer to it depends on: the texts, and the answers where they are not the default."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
@@ -54,7 +55,7 @@ class Template:
                 f"it may use: ${', $'.join(sorted(values))}."
             )
         try:
-            return tuple(string.Template(text).substitute(values) for text in (self.system, self.user))
+            return string.Template(self.system).substitute(values), string.Template(self.user).substitute(values)
         except ValueError:
             raise UserError(f"prompt {self.name!r} holds a $ that begins no variable; write $$ for the sign.") from None
 
@@ -152,7 +153,7 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
     return template
 
 
-def split_prompt(template: Template, tokenizer, chat: bool, **values: str) -> tuple[str, str]:
+def split_prompt(template: Template, tokenizer: Tokenizer, chat: bool, **values: str) -> tuple[str, str]:
     """The whole prompt as the text before the review and the text behind it.
 
     Special tokens are written out in both, so the prompt is tokenised without adding any.
@@ -160,7 +161,7 @@ def split_prompt(template: Template, tokenizer, chat: bool, **values: str) -> tu
     system, user = template.fill(**values, review=_SLOT)
     if chat:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     else:
         prompt = f"{tokenizer.bos_token or ''}{system}\n\n{user}"
     prefix, tail = prompt.split(_SLOT)

@@ -8,8 +8,12 @@ Knows prompts and how chat and base models end an answer; not what the answers m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+from transformers import PreTrainedModel
 
 from .choices import ClosedQuestion
+from .kinds import Tokenizer
 from .models import ModelSpec
 from .prompts import split_prompt, template_for
 from .server import Server, ServerQuestion
@@ -17,16 +21,21 @@ from .settings import Settings
 
 
 def closed_question(
-    name: str, spec: ModelSpec, answers: Sequence[str], model, tokenizer, settings: Settings, **values: str
+    name: str,
+    spec: ModelSpec,
+    answers: Sequence[str],
+    model: PreTrainedModel | Server,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    **values: str,
 ) -> ClosedQuestion:
     """The prompt in force under that name, filled with `values`, and the answers, each ended as `spec` ends it.
 
     A base model goes on behind the prompt's colon with a blank and ends its answer with the line.
     """
-    kind = ServerQuestion if isinstance(model, Server) else ClosedQuestion
+    ask = partial(ServerQuestion, model) if isinstance(model, Server) else partial(ClosedQuestion, model)
     prefix, tail = split_prompt(template_for(name, spec.chat, settings.prompts), tokenizer, spec.chat, **values)
-    return kind(
-        model,
+    return ask(
         tokenizer,
         prefix,
         tail,

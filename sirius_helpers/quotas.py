@@ -43,9 +43,9 @@ def plan(labels: pd.DataFrame, max_synthetic: int | None) -> list[Wanted]:
     """Everything to be made, rarest categories first, in each the first paraphrases of all before the second."""
     copies = copies_per_category(labels["category"].tolist())
     wanted = [
-        Wanted(row.id, copy, row.category, row.text)
-        for row in labels.itertuples()
-        for copy in range(1, copies[row.category] + 1)
+        Wanted(row["id"], copy, row["category"], row["text"])
+        for row in labels.to_dict("records")
+        for copy in range(1, copies[row["category"]] + 1)
     ]
     wanted.sort(key=lambda item: (-copies[item.category], item.category, item.copy))
     return wanted[:max_synthetic]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +42,7 @@ def read_texts(path: Path) -> list[str]:
     return read_table(path, ["text"])["text"].tolist()
 
 
-def review_ids(texts: Sequence[str]) -> list[str]:
+def review_ids(texts: Iterable[str]) -> list[str]:
     """An id for each text, from the text alone, so that adding rows changes no other row's id.
 
     A repeated text gets -2, -3, … behind it.
@@ -70,7 +70,7 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     table = read_table(path, ["text"])
     others = [name for name in table.columns if name != "text"]
     if "category" not in others and len(others) != 1:
-        raise UserError(f"{path} needs a column 'category' beside 'text'; it has {listed(table.columns)}.")
+        raise UserError(f"{path} needs a column 'category' beside 'text'; it has {listed(list(table.columns))}.")
     column = "category" if "category" in others else others[0]
     names = by_any_name(taxonomy)
     found: dict[str, str] = {}
@@ -88,7 +88,7 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     return found
 
 
-def write_submission(path: Path, categories: Sequence[str]) -> None:
+def write_submission(path: Path, categories: Iterable[str]) -> None:
     """The single column `category`, a row for each test row, in order."""
     write_csv(path, pd.DataFrame({EXPORTED: list(categories)}))
 

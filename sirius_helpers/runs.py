@@ -21,6 +21,7 @@ from pathlib import Path
 from . import __version__, embedded
 from .errors import UserError
 from .journal import write_atomically, writing
+from .kinds import Json
 from .locks import held
 from .metering import Meter
 from .settings import Settings
@@ -71,11 +72,11 @@ class Run:
         return path
 
     @property
-    def memory(self) -> dict:
+    def memory(self) -> Json:
         """Content of run.json; a damaged one is set aside, and finished stages are then done again."""
         path = self.path("run.json")
         try:
-            memory = json.loads(path.read_bytes())
+            memory: Json = json.loads(path.read_bytes())
             return memory | {"stages": dict(memory["stages"])}
         except FileNotFoundError:
             pass
@@ -85,7 +86,7 @@ class Run:
             print(f"{path} was damaged; it is set aside as {damaged.name}, and its stages are done again.")
         return {"stages": {}}
 
-    def remember(self, **facts) -> None:
+    def remember(self, **facts: object) -> None:
         """Add facts to run.json."""
         with held(self.folder):
             text = json.dumps(self.memory | facts, ensure_ascii=False, indent=2, default=str)
@@ -101,7 +102,7 @@ class Run:
         )
 
     @contextmanager
-    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[dict]:
+    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
         """Time a stage, watch its memory and, when its block ends well, record it with the hashes of its files.
 
         Nobody else works in the folder meanwhile. Facts that the block puts into the yielded dictionary are
@@ -113,7 +114,7 @@ class Run:
                 self._record(name, _unfinished(files))
             elif before["fingerprint"] not in (None, fingerprint):
                 print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
-            facts: dict = {}
+            facts: Json = {}
             start = time.perf_counter()
             yield facts
             entry = {
@@ -126,11 +127,11 @@ class Run:
             }
             self._record(name, entry)
 
-    def _record(self, stage: str, entry: dict) -> None:
+    def _record(self, stage: str, entry: Json) -> None:
         self.remember(stages={**self.memory["stages"], stage: entry})
 
 
-def _unfinished(files: Sequence[str]) -> dict:
+def _unfinished(files: Sequence[str]) -> Json:
     """Entry of a stage that began and never ended: no content of its files is what it writes when it finishes."""
     return {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
 

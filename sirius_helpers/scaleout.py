@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry; read when Ray starts
 
@@ -93,12 +94,12 @@ def label_files(source: str, output: str, settings: Settings, workers: int | Non
 
 def predict_files(source: str, output: str, adapter: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every row of the files in `source`, by a trained adapter that every worker can read."""
-    adapter = Path(adapter).resolve()
-    mark = fingerprint("predict", digest(adapter), digest(adapter.with_name("calibration.json")))
-    _stream(PredictWorker, (adapter, settings), source, output, mark, settings, workers)
+    folder = Path(adapter).resolve()
+    mark = fingerprint("predict", digest(folder), digest(folder.with_name("calibration.json")))
+    _stream(PredictWorker, (folder, settings), source, output, mark, settings, workers)
 
 
-def columns_of(block: pa.Table) -> tuple[list, list[str]]:
+def columns_of(block: pa.Table) -> tuple[list[Any], list[str]]:
     """Ids and texts of a block; a cell without a value is an empty text."""
     for name in ("id", "text"):
         if name not in block.column_names:
@@ -112,7 +113,15 @@ def columns_of(block: pa.Table) -> tuple[list, list[str]]:
     return ids, [text or "" for text in block["text"].to_pylist()]
 
 
-def _stream(worker: type, arguments: tuple, source: str, output: str, mark: str, settings: Settings, workers) -> None:
+def _stream(
+    worker: type[LabelWorker | PredictWorker],
+    arguments: tuple[object, ...],
+    source: str,
+    output: str,
+    mark: str,
+    settings: Settings,
+    workers: int | None,
+) -> None:
     source, output = (path if "://" in path else str(Path(path).resolve()) for path in (source, output))
     kind = _kind_of(source)
     with nullcontext() if "://" in output else held(Path(output)):
@@ -130,7 +139,8 @@ def _stream(worker: type, arguments: tuple, source: str, output: str, mark: str,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=workers),
                 max_task_retries=RETRIES,
-                **({"num_gpus": 1} if settings.device == "cuda" else {"num_cpus": 1}),
+                num_gpus=1 if settings.device == "cuda" else None,
+                num_cpus=None if settings.device == "cuda" else 1,
             ).write_parquet(f"{output}/rows")
         except UserError:
             raise
@@ -146,7 +156,7 @@ def _kind_of(source: str) -> str:
         files = system.get_file_info(FileSelector(path, recursive=True)) if info.type == FileType.Directory else [info]
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read: {str(error).splitlines()[0]}") from error
-    kinds = {file.extension for file in files if file.type == FileType.File} & {"csv", "parquet"}
+    kinds: set[str] = {file.extension for file in files if file.type == FileType.File} & {"csv", "parquet"}
     if len(kinds) != 1:
         found = "both .csv and .parquet files" if kinds else "no .csv and no .parquet files"
         raise UserError(f"{source} holds {found}; give a file, or a folder with files of one of the two kinds.")

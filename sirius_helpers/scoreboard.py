@@ -10,10 +10,11 @@ from __future__ import annotations
 import pandas as pd
 
 from .hypertext import Html, table
+from .kinds import Json
 from .scoring import SCORES
 
 
-def scores(metrics: dict) -> Html:
+def scores(metrics: Json) -> Html:
     """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
 
     Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
@@ -25,7 +26,7 @@ def scores(metrics: dict) -> Html:
     return found
 
 
-def _score_table(views: dict, caption: str) -> Html:
+def _score_table(views: Json, caption: str) -> Html:
     rows = [
         {
             "rows scored": view,
@@ -39,7 +40,7 @@ def _score_table(views: dict, caption: str) -> Html:
     return table(pd.DataFrame(rows), caption)
 
 
-def per_class(metrics: dict, view: str, model: str = "adapter") -> Html:
+def per_class(metrics: Json, view: str, model: str = "adapter") -> Html:
     """F1 of each category in one view."""
     result = metrics["scores"][view][model]["per_class"]
     names = {"rows": "rows", "f1": "F1", "low": "low", "high": "high"}
@@ -48,7 +49,7 @@ def per_class(metrics: dict, view: str, model: str = "adapter") -> Html:
     return table(pd.DataFrame(rows).sort_values("rows", ascending=False), f"F1 by category, {view}", formats)
 
 
-def coverage(metrics: dict) -> Html:
+def coverage(metrics: Json) -> Html:
     """How right the confidence is, and what is left to a person below a threshold."""
     found = metrics["calibration"]
     caption = (

@@ -7,10 +7,11 @@ Knows labels and answers, not who gave them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .kinds import Json
 from .settings import Settings
 
 SCORES = {"weighted_f1": "weighted F1", "macro_f1": "macro F1", "accuracy": "accuracy"}
@@ -18,8 +19,8 @@ ALL, ORIGINAL, HUMAN = "all held-out", "held-out originals", "human labels"  # w
 
 
 def scores_with_intervals(
-    truth: Sequence[str], predicted: Sequence[str], labels: Sequence[str], settings: Settings
-) -> dict:
+    truth: Iterable[str], predicted: Iterable[str], labels: Sequence[str], settings: Settings
+) -> Json:
     """Weighted F1, macro F1 and accuracy, each with a 95 % percentile-bootstrap interval, and per-class scores.
 
     Macro F1 averages over the classes that occur in truth or prediction, as scikit-learn does.
@@ -31,7 +32,7 @@ def scores_with_intervals(
     size = len(labels) ** 2
     resampled = np.stack([np.bincount(pairs[row], minlength=size) for row in draws])
     point, spread = _scores(np.bincount(pairs, minlength=size)[None]), _scores(resampled)
-    result = {"rows": len(pairs)}
+    result: Json = {"rows": len(pairs)}
     for name in SCORES:
         low, high = np.percentile(spread[name], [2.5, 97.5])
         result[name] = {"value": float(point[name][0]), "low": float(low), "high": float(high)}

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -22,6 +23,7 @@ from .batching import Batcher
 from .choice_tokens import AnswerTree
 from .choices import ClosedQuestion
 from .errors import UserError
+from .kinds import Json, Prompt, Tokenizer
 from .models import ModelSpec
 from .prompt_tokens import PromptTokens, encode
 
@@ -31,6 +33,9 @@ PAUSE = 0.5  # seconds
 BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the others nothing
 REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 
 class Server:
     """Completions from a server, several at once."""
@@ -38,11 +43,12 @@ class Server:
     config = None  # of a loaded model: where its hub commit stands
 
     def __init__(self, spec: ModelSpec) -> None:
+        assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.at_once = spec.name, spec.server.rstrip("/"), spec.server_requests
         limits = httpx.Limits(max_connections=spec.server_requests)
         self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
 
-    def complete(self, prompt: Sequence[int], **options) -> dict:
+    def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
         body = {"model": self.name, "prompt": list(prompt), **options}
         for attempt in range(TRIES):
@@ -54,7 +60,8 @@ class Server:
                 reason = str(error) or type(error).__name__
                 continue
             if answer.status_code == 200:
-                return answer.json()["choices"][0]
+                choice: Json = answer.json()["choices"][0]
+                return choice
             reason = f"status {answer.status_code}, {answer.text[:200]!r}"
             if answer.status_code != 429 and answer.status_code < 500:
                 raise UserError(f"the inference server {self.address} refuses a request: {reason}")
@@ -63,7 +70,7 @@ class Server:
             "was finished is kept."
         )
 
-    def at_once_over(self, work: Callable, items: Iterable) -> list:
+    def at_once_over(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
         """`work` of every item, in order, so many at a time; the first failure cancels what has not begun."""
         with ThreadPoolExecutor(self.at_once) as pool:
             futures = [pool.submit(work, item) for item in items]
@@ -84,7 +91,7 @@ class ServerQuestion(ClosedQuestion):
     def __init__(
         self,
         model: Server,
-        tokenizer,
+        tokenizer: Tokenizer,
         prefix: str,
         tail: str,
         answers: Sequence[str],
@@ -93,17 +100,17 @@ class ServerQuestion(ClosedQuestion):
         prior_correction: bool = False,
         token_budget: int = 4096,
     ) -> None:
-        self.model, self.prompt = model, PromptTokens(tokenizer, prefix, tail)
+        self.server, self.prompt = model, PromptTokens(tokenizer, prefix, tail)
         self.tree = AnswerTree(answers, [tuple(encode(tokenizer, a + (end or ""))) for a in answers], constrained=True)
         self.batcher = Batcher(token_budget)
         self.prior = self._content_free() if prior_correction else None
 
-    def _score(self, prompts: list[tuple[int, list[int]]]) -> np.ndarray:
+    def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
         places = list(enumerate(self.tree.places))
         asked = [
-            (self.prompt.prefix_ids[:shared] + rest + list(path), n) for shared, rest in prompts for n, path in places
+            ([*self.prompt.prefix_ids[:shared], *rest, *path], n) for shared, rest in prompts for n, path in places
         ]
-        rows = np.stack(self.model.at_once_over(self._next, asked)).reshape(len(prompts), len(places), -1)
+        rows = np.stack(self.server.at_once_over(self._next, asked)).reshape(len(prompts), len(places), -1)
         return np.stack([rows[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
 
     def _next(self, asked: tuple[list[int], int]) -> np.ndarray:
@@ -111,7 +118,7 @@ class ServerQuestion(ClosedQuestion):
         ids, place = asked
         mask = self.tree.allowed[place].numpy()
         allowed = [token for token, may_come in zip(self.tree.tokens, mask, strict=True) if may_come]
-        choice = self.model.complete(
+        choice = self.server.complete(
             ids,
             max_tokens=1,
             temperature=1.0,
@@ -127,12 +134,17 @@ class ServerQuestion(ClosedQuestion):
         found = token_log_probs(choice)
         if missing := [token for token in allowed if token not in found]:
             raise UserError(
-                f"the inference server {self.model.address} gives no probability for {len(missing)} of {len(allowed)} "
+                f"the inference server {self.server.address} gives no probability for {len(missing)} of {len(allowed)} "
                 "tokens that may come. Start vLLM with --logprobs-mode processed_logprobs --max-logprobs 100, or use "
                 "llama.cpp's server."
             )
         row = np.full(len(mask), -np.inf)
         row[mask] = log_softmax([found[token] for token in allowed])
+        if not np.isfinite(row[mask]).all():
+            raise UserError(
+                f"the inference server {self.server.address} reports probabilities that are no numbers: its model "
+                "overflows. Start it with bf16 or fp32 weights."
+            )
         return row
 
 
@@ -142,7 +154,7 @@ class ServerSampler:
     def __init__(
         self,
         model: Server,
-        tokenizer,
+        tokenizer: Tokenizer,
         prefix: Sequence[int],
         *,
         temperature: float,
@@ -151,22 +163,23 @@ class ServerSampler:
         stop: str | None = None,
     ) -> None:
         self.model, self.prefix, self.stop = model, list(prefix), stop
-        self.options = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
+        self.options: dict[str, object] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
         self.options |= {"stop": [stop]} if stop else {}
         self.options |= {"samplers": ["top_p", "temperature"]}  # llama.cpp: these two and no others
 
-    def __call__(self, prompts: Sequence[tuple[int, Sequence[int]]], seeds: Sequence[int]) -> list[str]:
+    def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
         """Continuations, without what follows `stop`; a prompt is given as `PromptTokens.with_text` gives it."""
 
-        def one(asked: tuple) -> str:
+        def one(asked: tuple[Prompt, int]) -> str:
             (shared, rest), seed = asked
             prompt = [*self.prefix[:shared], *rest]
-            return self.model.complete(prompt, seed=seed % 2**31, **self.options)["text"].strip()
+            text: str = self.model.complete(prompt, seed=seed % 2**31, **self.options)["text"]
+            return text.strip()
 
         return self.model.at_once_over(one, zip(prompts, seeds, strict=True))
 
 
-def token_log_probs(choice: dict) -> dict[int, float]:
+def token_log_probs(choice: Json) -> dict[int, float]:
     """Token -> log-probability at the first new place, from llama.cpp's answer or from vLLM's."""
     said = choice.get("logprobs") or {}
     if said.get("content"):

@@ -12,10 +12,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .errors import UserError
+from .kinds import Json
 from .models import ModelSpec
 from .profiles import PROFILES, choose_profile
 from .prompts import read_prompts
@@ -152,7 +154,7 @@ class Settings:
         """Where this run's files lie."""
         return self.checkpoints / self.run
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> Json:
         """The settings as plain JSON values."""
         return {
             key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
@@ -160,7 +162,7 @@ class Settings:
 
 
 def settings_for(
-    profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes
+    profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes: Any
 ) -> Settings:
     """Settings of a profile with a user's changes on top.
 

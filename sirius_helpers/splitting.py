@@ -24,9 +24,11 @@ from sklearn.model_selection import train_test_split
 from .categories import Category, phrases, read_categories
 from .errors import UserError
 from .journal import fingerprint, read_records
-from .reviews import normalised, read_table, write_csv
+from .kinds import Json
+from .reviews import normalised, write_csv
 from .runs import Run, digest
 from .settings import Settings
+from .tables import read_table
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
 
@@ -43,7 +45,7 @@ def split(settings: Settings) -> pd.DataFrame:
         with run.stage("split", mark, ["split.csv"]):
             table = joined(read_table(inputs[0], ["id", "text", "category"]), read_records(inputs[1]))
             if settings.split == "seed":
-                table["part"] = seed_parts(table["category"], *shares, settings.seed)
+                table["part"] = seed_parts(table["category"].tolist(), *shares, settings.seed)
             else:
                 groups = leak_groups(table, settings.near_duplicate)
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
@@ -57,7 +59,7 @@ def read_split(run: Run) -> pd.DataFrame:
     return table.assign(synthetic=table["synthetic"] == "True")
 
 
-def joined(labels: pd.DataFrame, synthetic: list[dict]) -> pd.DataFrame:
+def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
     """Originals, then synthetic reviews: columns text, category, source_id, synthetic.
 
     Synthetic reviews made for labels that have changed since are refused.
@@ -84,7 +86,7 @@ def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate:
     held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
     pairs = near_duplicates([*rows["text"], *held_out], near_duplicate)
     repeats = {min(pair) for pair in pairs if min(pair) < len(rows) <= max(pair)}
-    return pd.concat([table, rows.drop(index=repeats)], ignore_index=True)
+    return pd.concat([table, rows.drop(index=list(repeats))], ignore_index=True)
 
 
 def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:
@@ -92,16 +94,16 @@ def seed_parts(categories: Sequence[str], test_share: float, validation_share: f
 
     A category with a single row stays in train.
     """
-    categories = np.asarray(categories)
-    parts = np.full(len(categories), TRAIN, dtype=object)
+    names = np.asarray(categories)
+    parts = np.full(len(names), TRAIN, dtype=object)
     for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
         left = np.flatnonzero(parts == TRAIN)
-        counts = Counter(categories[left])
-        rows = [i for i in left if counts[categories[i]] > 1]
-        size = max(math.ceil(share * len(left)), len(set(categories[rows])))  # rounds up, as scikit-learn does
-        if len(rows) - size < len(set(categories[rows])):
+        counts = Counter(names[left].tolist())
+        rows = [i for i in left if counts[names[i]] > 1]
+        size = max(math.ceil(share * len(left)), len(set(names[rows])))  # rounds up, as scikit-learn does
+        if len(rows) - size < len(set(names[rows])):
             continue  # too few rows to stratify: they all stay in train
-        _, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=categories[rows])
+        _, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=names[rows])
         parts[chosen] = part
     return parts
 
@@ -114,7 +116,8 @@ def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     links += near_duplicates(table["text"].tolist(), threshold)
     rows, columns = np.array(links).T
     graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
-    return connected_components(graph, directed=False)[1]
+    groups: np.ndarray = connected_components(graph, directed=False)[1]
+    return groups
 
 
 def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
@@ -163,7 +166,8 @@ def grouped_parts(
 def _take(sizes: dict[int, int], share: float) -> list[int]:
     """Groups, in the given order, that make up about `share` of the rows: never none of several, never all."""
     wanted = max(1, round(share * sum(sizes.values())))
-    taken, rows = [], 0
+    taken: list[int] = []
+    rows = 0
     for group, size in sizes.items():
         fits = rows + size <= wanted or not taken and size == min(sizes.values())
         if fits and len(taken) + 1 < len(sizes):

@@ -22,6 +22,7 @@ import pandas as pd
 
 from .decoding import read_text
 from .errors import UserError
+from .kinds import Json
 
 SEPARATORS = (",", ";", "\t")
 NO_SEPARATOR = "\ud800"  # a lone surrogate: no decoded text holds one
@@ -38,7 +39,7 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     columns, has no rows, or cannot be read with certainty.
     """
     text, notes = read_text(path)
-    text = text[_PREAMBLE.match(text).end() :]
+    text = _PREAMBLE.sub("", text, count=1)
     separator, header = _header(path, text, required)
     names = [_plain(name) for name in header]
     if changed := [(name, plain) for name, plain in zip(header, names, strict=True) if plain not in ("", name)]:
@@ -53,6 +54,11 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     if notes:
         print(f"{path.name}: {'; '.join(notes)}.")
     return pd.DataFrame(rows, columns=names, dtype=str)[[name for name in names if name]]
+
+
+def records_of(table: pd.DataFrame) -> list[Json]:
+    """The rows of a table, a name for each value."""
+    return table.to_dict("records")  # type: ignore[return-value]  # the stubs allow other names than text
 
 
 def listed(names: Sequence[str]) -> str:

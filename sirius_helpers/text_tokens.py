@@ -8,6 +8,9 @@ Knows tokenizers; no model and no prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from .kinds import Tokenizer
 
 
 class TextTokens:
@@ -18,12 +21,12 @@ class TextTokens:
     ("＜/s＞"), so what is left of them is taken out. The unknown token stays: strange letters become it too.
     """
 
-    def __init__(self, tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         known = tokenizer.added_tokens_decoder.items()
         self.special = {i for i, token in known if token.special} - {tokenizer.unk_token_id}
 
-    def __call__(self, texts: Sequence[str], **options) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
         """Ids of each text; what the tokenizer itself puts around one stays, unless `add_special_tokens` is False."""
         found = self.tokenizer(
             list(texts),

@@ -48,14 +48,14 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """A function that draws takes its colours from `theme`, the light one where none is given."""
 
     @functools.wraps(draw)
-    def drawn(*data, theme: Theme = LIGHT) -> Figure:
+    def drawn(*data: object, theme: Theme = LIGHT) -> Figure:
         with style.context(["default", _options(theme)]):
             return draw(*data, theme=theme)
 
     return drawn
 
 
-def pngs(draw: Callable[..., Figure], *data) -> dict[str, bytes]:
+def pngs(draw: Callable[..., Figure], *data: object) -> dict[str, bytes]:
     """The picture that a styled function makes of the data, as a PNG for each theme's name."""
     return {theme.name: png(draw(*data, theme=theme)) for theme in THEMES}
 
@@ -68,7 +68,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _options(theme: Theme) -> dict:
+def _options(theme: Theme) -> dict[str, object]:
     """matplotlib's settings for a theme."""
     ink = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "xtick.labelcolor", "ytick.labelcolor")
     paper = ("figure.facecolor", "axes.facecolor")

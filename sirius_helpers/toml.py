@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 
 from .errors import UserError
+from .kinds import Json
 
 
-def read_toml(path: Path) -> dict:
+def read_toml(path: Path) -> Json:
     """The file's content; a UserError names the place in it that is wrong."""
     try:
         return tomllib.loads(read_utf8(path))

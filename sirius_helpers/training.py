@@ -11,19 +11,23 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from sklearn.metrics import f1_score
 from torch import nn
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
+    EvalPrediction,
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -36,6 +40,7 @@ from .checkpoints import train_on
 from .classifier import new_model, save
 from .errors import UserError
 from .journal import fingerprint, write_atomically
+from .kinds import Json, Tokenizer
 from .loaders import load_tokenizer, loaded_revision, quiet, release
 from .reviews import write_csv
 from .runs import Run, digest
@@ -77,9 +82,10 @@ def train(settings: Settings) -> pd.DataFrame:
     return history
 
 
-def best_epoch(history: pd.DataFrame) -> dict:
+def best_epoch(history: pd.DataFrame) -> Json:
     """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
-    return history[history["kept"]].iloc[0].drop("kept").to_dict()
+    best = history[history["kept"]].iloc[0].drop("kept").to_dict()
+    return {str(name): value for name, value in best.items()}
 
 
 def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
@@ -110,7 +116,9 @@ def _fit(
     tokenizer = load_tokenizer(settings.classifier)
     model = new_model(settings, len(labels))
     if linear is not None:
-        start_head(model.base_model.model.head.modules_to_save["default"], linear)
+        head = model.get_submodule("base_model.model.head.modules_to_save.default")
+        assert isinstance(head, nn.Linear)
+        start_head(head, linear)
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
@@ -128,11 +136,11 @@ def _fit(
         if linear is not None:
             fresh = run.path("adapter.part")
             shutil.rmtree(fresh, ignore_errors=True)
-            save(trainer.model, tokenizer, fresh, settings, labels)
+            save(model, tokenizer, fresh, settings, labels)
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return _history(trainer.state), loaded_revision(trainer.model)
+        return _history(trainer.state), loaded_revision(model)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -145,20 +153,27 @@ def _fit(
         release(model)
 
 
-def _tokens(rows: pd.DataFrame, tokenizer, labels: list[str], settings: Settings) -> Dataset:
+def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> Dataset:
     prefix = settings.classifier.text_prefix
     texts = [prefix + text for text in rows["text"]]
     ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
     return Dataset.from_dict({"input_ids": ids, "labels": [labels.index(name) for name in rows["category"]]})
 
 
-def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings: Settings) -> Trainer:
+def _trainer(
+    model: PeftModel,
+    tokenizer: Tokenizer,
+    sets: dict[str, Dataset],
+    weights: torch.Tensor,
+    work: Path,
+    settings: Settings,
+) -> Trainer:
     steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
     dtype = compute_dtype(settings.device)
     loss = nn.CrossEntropyLoss(weight=weights.to(settings.device), label_smoothing=settings.label_smoothing)
 
-    def scores(prediction) -> dict:
-        guess = prediction.predictions.argmax(-1)
+    def scores(prediction: EvalPrediction) -> dict[str, float]:
+        guess = np.asarray(prediction.predictions).argmax(-1)
         found = {
             f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
             for kind in ("weighted", "macro")
@@ -214,17 +229,17 @@ class _Bar(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_train_begin(self, args, state, control, **_) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar = progress(self.steps, "train")
         self.bar.update(state.global_step)
 
-    def on_step_end(self, args, state, control, **_) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.update(1)
 
-    def on_evaluate(self, args, state, control, metrics, **_) -> None:
-        self.bar.set_postfix_str(f"weighted F1 {metrics['eval_weighted_f1']:.3f}")
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any) -> None:
+        self.bar.set_postfix_str(f"weighted F1 {found['metrics']['eval_weighted_f1']:.3f}")
 
-    def on_train_end(self, args, state, control, **_) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.total = state.global_step  # early stopping leaves steps undone
         self.bar.refresh()
         self.bar.close()
@@ -232,7 +247,7 @@ class _Bar(TrainerCallback):
 
 def _history(state: TrainerState) -> pd.DataFrame:
     """A row an epoch: the training loss, the validation scores, and whether its weights were kept."""
-    rows: dict[float, dict] = {}
+    rows: dict[float, Json] = {}
     for entry in state.log_history:
         row = rows.setdefault(round(entry["epoch"], 3), {})
         row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
@@ -242,7 +257,7 @@ def _history(state: TrainerState) -> pd.DataFrame:
     return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)
 
 
-def _identity(settings: Settings) -> list:
+def _identity(settings: Settings) -> list[object]:
     """Everything the adapter depends on beside its rows."""
     names = (
         "seed",

