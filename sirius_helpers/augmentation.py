@@ -59,12 +59,12 @@ def augment(settings: Settings) -> pd.DataFrame:
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),
                 _second_look(settings) as categories,
             ):
-                facts["revision"] = loaded_revision(model)
                 writer = Writer(model, tokenizer, settings, categories)
                 if not judged.records:
                     control = read_control()
                     judged.append(control.assign(p_yes=writer.p_yes(control["text"])).to_dict("records"))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+        facts["revision"] = loaded_revision(settings.writer)
     return read_synthetic(run)
 
 

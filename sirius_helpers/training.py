@@ -132,7 +132,7 @@ def _fit(
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return _history(trainer.state), loaded_revision(trainer.model)
+        return _history(trainer.state), loaded_revision(settings.classifier)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
