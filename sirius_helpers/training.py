@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
 from sklearn.metrics import f1_score
 from torch import nn
 from transformers import (
@@ -145,11 +144,11 @@ def _fit(
         release(model)
 
 
-def _tokens(rows: pd.DataFrame, tokenizer, labels: list[str], settings: Settings) -> Dataset:
+def _tokens(rows: pd.DataFrame, tokenizer, labels: list[str], settings: Settings) -> list[dict]:
     prefix = settings.classifier.text_prefix
     texts = [prefix + text for text in rows["text"]]
     ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
-    return Dataset.from_dict({"input_ids": ids, "labels": [labels.index(name) for name in rows["category"]]})
+    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
 
 
 def _trainer(model, tokenizer, sets: dict, weights: torch.Tensor, work, settings: Settings) -> Trainer:
