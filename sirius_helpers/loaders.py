@@ -67,6 +67,13 @@ def load_tokenizer(spec: ModelSpec):
         return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
 
 
+def is_causal_lm(spec: ModelSpec) -> bool:
+    """Whether a model writes text, by its configuration; an encoder does not."""
+    with _clear_errors(spec):
+        kinds = AutoConfig.from_pretrained(local_name(spec), **_source(spec)).architectures or ()
+    return any(kind.endswith("ForCausalLM") for kind in kinds)
+
+
 def load_model(auto_class, spec: ModelSpec, device: str) -> torch.nn.Module:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
