@@ -74,7 +74,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
                 parameters,
                 kernel_name="python3",
                 cwd=PROJECT,
-                progress_bar=False,
+                progress_bar=True,  # of cells, on stderr
                 log_output=False,
                 config=config,
             )

@@ -61,12 +61,12 @@ def augment(settings: Settings) -> pd.DataFrame:
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),
                 _second_look(settings) as look,
             ):
-                facts["revision"] = loaded_revision(model)
                 writer = Writer(model, tokenizer, settings, look)
                 if not judged.records:
                     texts = read_control(settings.data)
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+        facts["revision"] = loaded_revision(settings.writer)
     return read_synthetic(run)
 
 

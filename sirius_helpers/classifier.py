@@ -78,10 +78,11 @@ def save(model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Setting
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
+    base = settings.classifier
     config = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
-        "base": vars(settings.classifier) | {"revision": loaded_revision(model) or settings.classifier.revision},
+        "base": vars(base) | {"revision": loaded_revision(base) or base.revision},
         "max_tokens": settings.max_tokens,
     }
     (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")

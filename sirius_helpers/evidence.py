@@ -7,6 +7,8 @@ Reads run.json; loads no model.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from .hypertext import Html, note, table
@@ -56,8 +58,9 @@ def stage_times(run: Run, reviews: int, tests: int) -> Html:
 
 
 def place(run: Run) -> str:
-    """The run's folder, without the machine's part of the path."""
-    return f"{run.folder.parent.name}/{run.folder.name}/"
+    """The run's folder as seen from the working directory, absolute where it does not lie below it."""
+    folder, here = run.folder.resolve(), Path.cwd()
+    return f"{folder.relative_to(here) if folder.is_relative_to(here) else folder}/"
 
 
 def _memory(entry: Json) -> str:

@@ -1,19 +1,24 @@
 """What the notebook's form fields say, as changes of a profile's settings. An empty field keeps the profile's value.
 
-Knows the profiles; loads no model.
+Knows the profiles; of a model that is named it reads configuration and tokenizer, no weights.
 
     settings_for("t4", **form_changes("t4", epochs="20"))
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 from .errors import UserError
 from .kinds import Json
+from .loaders import is_causal_lm, load_tokenizer
+from .models import ModelSpec
 from .profiles import choose_profile
 
 WHOLE = "all"
+E5 = re.compile(r"(^|[-_])e5([-_]|$)", re.IGNORECASE)  # encoders that want "query: " before each text
 
 
 def form_changes(
@@ -27,13 +32,15 @@ def form_changes(
 ) -> Json:
     """Changes for `settings_for`: models by hub id or folder, the rest as whole numbers (max_synthetic also "all").
 
-    A model's name replaces the profile's in the same role; how its weights lie in memory stays.
+    A model's name replaces the profile's in the same role; how its weights lie in memory stays, and the rest follows
+    from the model: a labeler that writes text is asked, any other learns from the examples.
     """
     values, _ = choose_profile(profile)
     names = {"labeler": labeler, "writer": writer, "classifier": classifier}
-    changes: Json = {
-        role: replace(values[role], name=name.strip(), revision=None) for role, name in names.items() if name.strip()
-    }
+    changes: Json = {role: _named(values[role], name.strip()) for role, name in names.items() if name.strip()}
+    if "labeler" in changes:
+        changes["labeler_kind"] = "llm" if is_causal_lm(changes["labeler"]) else "few-shot"
+        print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
     if str(max_synthetic).strip() == WHOLE:
         changes["max_synthetic"] = None
     elif str(max_synthetic).strip():
@@ -41,6 +48,14 @@ def form_changes(
     if str(epochs).strip():
         changes["epochs"] = _whole("EPOCHS", epochs)
     return changes
+
+
+def _named(old: ModelSpec, name: str) -> ModelSpec:
+    """The model of that name: in chat form where its tokenizer has a template for it; says what was found."""
+    spec = replace(old, name=name, revision=None, text_prefix="query: " if E5.search(Path(name).name) else "")
+    spec = replace(spec, chat=bool(load_tokenizer(spec).chat_template))
+    print(f"{name}: chat template {'found' if spec.chat else 'none'}, prefix {spec.text_prefix!r}")
+    return spec
 
 
 def _whole(name: str, value: str | int, also: str = "") -> int:

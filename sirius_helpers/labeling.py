@@ -51,8 +51,6 @@ OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts,
 class Labeler(Protocol):
     """Gives probabilities of every category, a batch at a time."""
 
-    revision: str | None  # the commit of its model, None where it did not come from a hub
-
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Label the texts; every finished batch goes to `on_batch`."""
 
@@ -74,7 +72,8 @@ def label(settings: Settings) -> pd.DataFrame:
         known = {record["id"] for record in journal.records}
         missing = train[~train["id"].isin(known)].reset_index(drop=True)
         if len(missing):
-            facts["revision"] = _label_missing(missing, taxonomy, settings, journal)
+            _label_missing(missing, taxonomy, settings, journal)
+        facts["revision"] = None if settings.labels else loaded_revision(settings.labeler)
         by_id = {record["id"]: record for record in journal.records}
         journal.replace(by_id[i] for i in train["id"])  # batches finish in order of length
     return pd.DataFrame(journal.records)
@@ -122,7 +121,7 @@ class LlmLabeler:
         size, orders = len(taxonomy), settings.category_orders
         turns = [size * n // orders for n in range(orders)]
         self.questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
-        self.max_chars, self.revision = settings.max_review_chars, loaded_revision(model)
+        self.max_chars = settings.max_review_chars
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch."""
@@ -150,7 +149,7 @@ class FewShotLabeler:
     def __init__(
         self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, settings: Settings
     ) -> None:
-        self.model, self.tokenizer, self.revision = model, tokenizer, loaded_revision(model)
+        self.model, self.tokenizer = model, tokenizer
         self.prefix, self.batcher = settings.labeler.text_prefix, Batcher(settings.tokens_per_batch)
         known, names = zip(*phrases(taxonomy), strict=True)
         self.head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
@@ -183,14 +182,14 @@ def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callab
         yield categories
 
 
-def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> str | None:
-    """Label and record the reviews; returns the commit of the model, None where it did not come from a hub."""
+def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
+    """Label and record the reviews."""
     texts = missing["text"].tolist()
     if settings.labels:
         journal.append(_imported(missing, settings.labels, settings, taxonomy))
-        return None
+        return
     reviews, labels = records_of(missing), labels_of(taxonomy)
-    with progress(len(texts), "label") as bar:
+    with loaded_labeler(taxonomy, settings) as labeler, progress(len(texts), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
@@ -198,9 +197,7 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
             )
             bar.update(len(batch))
 
-        with loaded_labeler(taxonomy, settings) as labeler:
-            labeler(texts, on_batch)
-            return labeler.revision
+        labeler(texts, on_batch)
 
 
 def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: str) -> Json:

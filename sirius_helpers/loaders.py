@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import torch
-import transformers
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -27,6 +27,7 @@ from transformers import (
     BitsAndBytesConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging as progress_bars
 
 from . import embedded
 from .batching import free_memory, is_out_of_memory
@@ -75,6 +76,13 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
         return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
 
 
+def is_causal_lm(spec: ModelSpec) -> bool:
+    """Whether a model writes text, by its configuration; an encoder does not."""
+    with _clear_errors(spec):
+        kinds = AutoConfig.from_pretrained(local_name(spec), **_source(spec)).architectures or ()
+    return any(kind.endswith("ForCausalLM") for kind in kinds)
+
+
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
@@ -86,7 +94,7 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
     if device == "cuda" or spec.weights == "nf4":
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
-    with _clear_errors(spec), quiet():
+    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM)):
         check_fits(auto_class, spec, device)
         model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options).eval()
         return model
@@ -131,9 +139,12 @@ def free_bytes(device: str) -> int:
     return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
 
 
-def loaded_revision(model: torch.nn.Module | Server) -> str | None:
-    """The hub commit that a model was loaded from."""
-    return getattr(model.config, "_commit_hash", None)
+def loaded_revision(spec: ModelSpec) -> str | None:
+    """The hub commit that a model was last loaded from, as the hub's cache tells it; None where it is from no hub."""
+    if spec.server or spec.name in (ENCODER, CAUSAL_LM) or Path(spec.name).exists():
+        return None
+    found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision or "main")
+    return Path(found).parent.name if isinstance(found, str) else None  # …/snapshots/<commit>/config.json
 
 
 def memory(device: str) -> dict[str, str]:
@@ -148,18 +159,21 @@ def memory(device: str) -> dict[str, str]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars, hints and warnings: the notebook shows what matters."""
-    logger = logging.getLogger("transformers")
+def quiet(bars: bool = False) -> Iterator[None]:
+    """Without the libraries' hints and warnings, nor, but for `bars`, their progress bars: those of a download."""
+    logger, had_bars = logging.getLogger("transformers"), progress_bars.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
+    if not bars:
+        progress_bars.disable_progress_bar()  # the hub's too
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        if had_bars:
+            progress_bars.enable_progress_bar()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from .locks import held
 from .metering import Meter
 from .settings import Settings
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
 
 MADE_BY = {
     "labels.jsonl": "label",

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from sklearn.metrics import f1_score
 from torch import nn
@@ -140,7 +139,7 @@ def _fit(
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return _history(trainer.state), loaded_revision(model)
+        return _history(trainer.state), loaded_revision(settings.classifier)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -153,17 +152,17 @@ def _fit(
         release(model)
 
 
-def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> Dataset:
+def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
     prefix = settings.classifier.text_prefix
     texts = [prefix + text for text in rows["text"]]
     ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
-    return Dataset.from_dict({"input_ids": ids, "labels": [labels.index(name) for name in rows["category"]]})
+    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
 
 
 def _trainer(
     model: PeftModel,
     tokenizer: Tokenizer,
-    sets: dict[str, Dataset],
+    sets: dict[str, list[Json]],
     weights: torch.Tensor,
     work: Path,
     settings: Settings,

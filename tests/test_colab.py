@@ -22,7 +22,7 @@ import json, sys
 steps, names, said = json.loads(sys.argv[1]), {}, []
 if "colab" in sys.argv: import google.colab
 notebook = json.load(open("sirius_pipeline.ipynb"))
-cells = {"imports": "import sys"} | {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
 for ids, fields in steps:
     if "CONTEST_ADDRESS" in fields:
         import sirius_helpers.fetching
@@ -38,7 +38,7 @@ found = {name: str(sys.modules[name].__file__) for name in ("sirius_helpers", "t
 if "settings" in names: found |= {"folder": str(names["run"].folder), "rows": names["inputs"]["rows"].tolist()}
 print(json.dumps({"said": said, **found}))
 """
-FORM, GET, INSTALL, DRIVE = "cell-02", "cell-03", "cell-03a", "cell-03b"
+FORM, DRIVE, GET, INSTALL = "cell-02", "cell-02a", "cell-03", "cell-03a"
 SETTINGS = ["cell-05", "cell-07", "cell-08"]
 
 
@@ -66,6 +66,14 @@ def python(tmp_path_factory):
     (own / "google" / "colab" / "__init__.py").touch()
     (own / "google" / "colab" / "drive.py").write_text(
         "import pathlib\ndef mount(path): (pathlib.Path(path) / 'MyDrive').mkdir(parents=True)\n"
+    )
+    (own / "torchao").mkdir()  # as old as Colab's
+    (own / "torchao" / "__init__.py").touch()
+    old = own / "torchao-0.10.0.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n")
+    (old / "RECORD").write_text(
+        "torchao/__init__.py,,\ntorchao-0.10.0.dist-info/METADATA,,\ntorchao-0.10.0.dist-info/RECORD,,\n"
     )
     return folder / "bin" / "python"
 
@@ -96,7 +104,7 @@ def zipped(project, content, name):
 def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_drive(python, content, project):
     fields = {"REPOSITORY": project.as_uri(), "DRIVE": True}
     contest = {"DATA": "contest", "CONTEST_ADDRESS": "http://127.0.0.1:9"}
-    install = [FORM, GET, INSTALL, DRIVE]
+    install = [FORM, DRIVE, GET, INSTALL]
     found = run(python, content, [install, fields], [SETTINGS, contest], [SETTINGS, {}])
     assert found["said"][0] == found["said"][2] == ""
     assert f"{FILES[0].name} could not be fetched" in found["said"][1]  # the address is the one given
@@ -110,10 +118,24 @@ def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_dri
 
 def test_from_an_uploaded_zip_file_and_after_a_restart_from_what_it_left(python, content, project):
     zipped(project, content, "sirius-main.zip")
-    assert run(python, content, [[FORM, GET], {}])["said"] == [""]
+    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
     (content / "sirius-main.zip").unlink()
-    found = run(python, content, [[FORM, GET, INSTALL], {}])
+    found = run(python, content, [[FORM, DRIVE, GET, INSTALL], {}])
     assert found["said"] == [""] and found["sirius_helpers"].startswith(str(content / "sirius"))
+    assert not list(python.parents[1].glob("lib/*/site-packages/torchao*"))  # peft would refuse to work beside it
+
+
+def test_a_zip_file_on_the_drive_is_found(python, content, project):
+    (content / "drive" / "MyDrive").mkdir(parents=True)
+    zipped(project, content / "drive" / "MyDrive", "sirius.zip")
+    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
+    assert (content / "sirius" / "pyproject.toml").exists()
+
+
+def test_a_folder_that_is_in_the_way_is_named(python, content, project):
+    (content / "sirius" / "sirius-main").mkdir(parents=True)
+    (said,) = run(python, content, [[FORM, DRIVE, GET], {}])["said"]
+    assert said.startswith(f"SystemExit: {content / 'sirius'} is in the way")
 
 
 @pytest.mark.parametrize("there", ["nothing", "a torn zip file", "a wrong address", "a folder that is another"])
@@ -123,19 +145,19 @@ def test_what_to_do_is_said_where_the_package_cannot_be_had(python, content, the
     if there == "a folder that is another":
         (content / "sirius").mkdir()
     address = {"REPOSITORY": (content / "none").as_uri()} if there == "a wrong address" else {}
-    (said,) = run(python, content, [[FORM, GET, INSTALL], address])["said"]
+    (said,) = run(python, content, [[FORM, DRIVE, GET, INSTALL], address])["said"]
     assert said.startswith("SystemExit: The package is not here. Put the address of the project's git repository")
     assert "upload the project as a zip file named sirius.zip" in said
 
 
 def test_a_requirement_that_would_replace_torch_is_refused_with_pips_words(python, content, project):
     zipped(project, content, "sirius.zip")
-    assert run(python, content, [[FORM, GET], {}])["said"] == [""]
+    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
     (content / "sirius" / "requirements.txt").write_text("torch>=999\n")
-    (said,) = run(python, content, [[FORM, GET, INSTALL], {}])["said"]
+    (said,) = run(python, content, [[FORM, DRIVE, GET, INSTALL], {}])["said"]
     assert said.startswith("SystemExit: The installation failed") and "torch>=999" in said
 
 
 def test_the_drive_is_refused_outside_colab_in_plain_words(python, content):
-    said = run(python, content, [[FORM, "imports", DRIVE], {"DRIVE": True}], colab=False)["said"]
+    said = run(python, content, [[FORM, DRIVE], {"DRIVE": True}], colab=False)["said"]
     assert "SystemExit: DRIVE is for Colab" in said[0]

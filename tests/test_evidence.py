@@ -20,11 +20,20 @@ def run(tmp_path):
     return run
 
 
-def test_a_stage_tells_its_time_its_memory_its_files_and_how_to_rerun_it(run):
+def test_a_stage_tells_its_time_its_memory_its_files_and_how_to_rerun_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     html = evidence.stage(run, "label").html
     assert "label: 47.7 s, peak memory " in html and " GiB, finished 20" in html
     assert "Files in checkpoints/mine/: labels.jsonl." in html and "the cells under Install and Settings" in html
     assert str(run.folder) not in html  # no path of the machine
+
+
+def test_the_files_place_is_relative_below_the_working_directory_and_absolute_elsewhere(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert evidence.place(run) == "checkpoints/mine/"
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+    assert evidence.place(run) == f"{tmp_path}/checkpoints/mine/"
 
 
 def test_the_table_of_times_stands_beside_the_reference_where_it_published_one(run):

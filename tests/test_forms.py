@@ -1,4 +1,5 @@
 import pytest
+from tiny_models import tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.forms import form_changes
@@ -10,13 +11,28 @@ def test_empty_fields_change_nothing():
     assert form_changes("cpu") == form_changes("cpu", labeler=" ", epochs=" ", max_synthetic="") == {}
 
 
-def test_a_models_name_keeps_the_profiles_way_of_holding_it():
-    changes = form_changes("cpu", labeler=" my/encoder ", writer="models/mine")
-    assert changes["labeler"].name == "my/encoder"
-    assert changes["labeler"].text_prefix == cpu()["labeler"].text_prefix
-    assert changes["writer"].weights == cpu()["writer"].weights and "classifier" not in changes
+def saved(folder, pair):
+    for part in pair:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_models_name_keeps_the_profiles_way_of_holding_it_and_the_rest_follows_from_the_model(tmp_path, capsys):
+    chat, base = saved(tmp_path / "chat", tiny_qwen2()), saved(tmp_path / "base", tiny_gemma3())
+    changes = form_changes("cpu", labeler=f" {chat} ", writer=base)
+    assert changes["labeler_kind"] == "llm" and changes["labeler"].chat and changes["labeler"].text_prefix == ""
+    assert changes["writer"].weights == cpu()["writer"].weights and not changes["writer"].chat
+    assert "classifier" not in changes and f"labeler {chat}: llm" in capsys.readouterr().out
     settings = settings_for("cpu", **changes)
-    assert settings.writer.name == "models/mine" and settings.classifier == cpu()["classifier"]
+    assert settings.labeler.name == chat and settings.classifier == cpu()["classifier"]
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("my-e5-small", "query: "), ("rubert2e5x", "")])
+def test_an_encoder_learns_from_the_examples_and_only_an_e5_takes_the_prefix(tmp_path, roberta, name, prefix):
+    (tmp_path / name).symlink_to(roberta)
+    changes = form_changes("cpu", labeler=str(tmp_path / name), classifier=str(tmp_path / name))
+    assert changes["labeler_kind"] == "few-shot" and not changes["classifier"].chat
+    assert changes["labeler"].text_prefix == changes["classifier"].text_prefix == prefix
 
 
 @pytest.mark.parametrize(("field", "value"), [("12", 12), (12, 12), ("0", 0), ("all", None)])

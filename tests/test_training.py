@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sirius_helpers import classifier, loaders, training
+from sirius_helpers import training
 from sirius_helpers.baseline import Linear, fit_linear
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.errors import UserError
@@ -154,14 +154,15 @@ def test_accumulated_batches_learn_from_their_mean_as_one_large_batch_does(ready
     assert losses[1] == pytest.approx(losses[0], rel=0.4)  # a sum would be four times as large
 
 
-def test_the_commit_of_the_base_model_is_recorded_and_pinned_in_the_adapter(ready, monkeypatch):
-    def from_hub(*args):
-        model = loaders.load_model(*args)
-        model.config._commit_hash = "c0ffee"
-        return model
-
-    monkeypatch.setattr(classifier, "load_model", from_hub)
-    train(ready)
+def test_the_commit_of_the_base_model_is_recorded_and_pinned_in_the_adapter(ready, tmp_path, monkeypatch):
+    """As from the hub's cache: models--<owner>--<name>/refs/main names the folder below snapshots/."""
+    cache = tmp_path / "hub" / "models--someone--encoder"
+    shutil.copytree(ready.classifier.name, cache / "snapshots" / "c0ffee")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+    settings = replace(ready, classifier=replace(ready.classifier, name="someone/encoder"))
+    train(settings)
     run = Run(ready.folder)
     assert run.memory["stages"]["train"]["revision"] == "c0ffee"
     assert json.loads(run.path("adapter").joinpath("config.json").read_text())["base"]["revision"] == "c0ffee"
