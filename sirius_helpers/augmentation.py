@@ -1,7 +1,8 @@
 """Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
 
 Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
-`rejected.jsonl` (every refused attempt with its reason); a text stands in one of the two, never in both.
+`rejected.jsonl` (every refused attempt with its reason). No text that the judge, the category check or a person
+refused is kept, nor a near-duplicate of one, also for another original.
 
     kept = augment(settings)               # stage "augment"
     reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another

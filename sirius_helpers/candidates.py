@@ -78,8 +78,9 @@ def fill(
     """
     batcher = Batcher(settings.tokens_per_batch)
     prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
-    # What a candidate must not repeat: any review, any text kept or rejected by hand before, any line of the prompt.
-    before = [r["text"] for r in kept.records + refused.records if r.get("reason") in (None, BY_HAND)]
+    # What a candidate must not repeat: any review, any line of the prompt, any text that was judged before, whatever
+    # became of it: what was refused for one original must not be kept for another.
+    before = [r["text"] for r in kept.records + refused.records if _judged(r)]
     known = [bare(text) for text in originals + before + writer.lines]
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
     with progress(len(wanted), "augment") as bar:
@@ -103,10 +104,15 @@ def fill(
                 refused.append(r for r in fresh if r["reason"] != ACCEPTED)
                 good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
                 kept.append(good)
-                known.extend(bare(r["text"]) for r in good)
+                known.extend(bare(r["text"]) for r in fresh if _judged(r))
                 bar.update(len(good))
 
             batcher.run(lengths, work)
+
+
+def _judged(record: dict) -> bool:
+    """Whether the filters let an attempt through."""
+    return record["p_yes"] is not None
 
 
 def _attempt(
@@ -118,7 +124,11 @@ def _attempt(
     prompt: frozenset[str],
     settings: Settings,
 ) -> list[dict]:
-    """One candidate for each item, judged: records with a reason, "accepted" among them."""
+    """One candidate for each item, judged: records with a reason, "accepted" among them.
+
+    Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
+    so that it does not matter where a batch ends.
+    """
     names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
     seeds = [random.Random(name).getrandbits(63) for name in names]
     texts = writer.write([prompts[item.source_id] for item in items], seeds)

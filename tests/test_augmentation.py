@@ -10,6 +10,7 @@ from conftest import labelled
 from sirius_helpers import augmentation, labeling
 from sirius_helpers.augmentation import augment, read_refused, reject
 from sirius_helpers.errors import UserError
+from sirius_helpers.filters import bare
 from sirius_helpers.journal import read_records
 from sirius_helpers.judging import read_control
 from sirius_helpers.labeling import review
@@ -118,6 +119,35 @@ def test_an_example_of_the_prompt_is_not_taken_for_a_paraphrase(ready, writer):
 def test_equal_candidates_in_one_batch_are_kept_once(ready, writer):
     writer.answers = staticmethod(lambda original, seed: "всегда одно и то же предложение")
     assert len(augment(change(ready, max_attempts=2))) == 1
+
+
+def texts_of(settings):
+    """What the two files hold, but for where a batch ended."""
+    files = [read_records(Run(settings.folder).path(name)) for name in ("synthetic.jsonl", "rejected.jsonl")]
+    return [[{k: v for k, v in record.items() if k != "batch_left"} for record in records] for records in files]
+
+
+def test_a_text_refused_for_one_review_is_not_kept_for_another_and_batches_make_no_difference(
+    ready, writer, monkeypatch
+):
+    """Few different texts, written again and again; the judge and the category check refuse some of them."""
+    ends = ["в первый день", "после стирки", "у мамы", "зимой", "на даче", "без причины"]
+    words = [f"{what} {end}" for what in ("порвалось", "выцвело", "запахло", "не открылось") for end in ends]
+    writer.answers = staticmethod(lambda original, seed: words[seed % len(words)] + "!" * (seed % 3))
+    writer.opinion = staticmethod(lambda text: 0.7)
+    always = contextlib.nullcontext(lambda texts: ["обувь" for _ in texts])
+    monkeypatch.setattr(augmentation, "second_look", lambda *_: always)
+    seen = []
+    for tokens in (1, 300, 16_384):
+        small = change(ready, tokens_per_batch=tokens, max_attempts=8, category_check=True)
+        augment(small)
+        kept, refused = texts_of(small)
+        judged = {bare(r["text"]) for r in refused if r["reason"] in ("judge", "category")}
+        assert kept and {r["reason"] for r in refused} == {"judge", "category", "near_duplicate"}
+        assert not judged & {bare(r["text"]) for r in kept}
+        seen.append((kept, refused))
+        Run(ready.folder).path("synthetic.jsonl").unlink(), Run(ready.folder).path("rejected.jsonl").unlink()
+    assert seen[0] == seen[1] == seen[2]
 
 
 def test_a_second_run_asks_the_model_nothing(ready, writer):
