@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 import pandas as pd
 
-from .candidates import BY_HAND, COLUMNS, Writer, fill
+from .candidates import BY_HAND, COLUMNS, Writer, attempts_allowed, fill
 from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
@@ -85,10 +85,19 @@ def synthetic_id(source_id: str, copy: int) -> str:
 
 
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
-    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left."""
+    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
+
+    UserError for a name that no kept text has, and for texts written under other settings than these.
+    """
     run = Run(settings.folder)
     mark = fingerprint("augment", *_identity(settings))
     with held(run.folder):
+        if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
+            raise UserError(
+                f"the texts in {run.folder} were written under other settings: model, prompt, seed, sampling or a "
+                "threshold changed since. Take those back to reject one of these texts, or run the stage 'augment' "
+                "first: it sets them aside and writes others."
+            )
         kept, refused = (Journal(run.path(name), mark) for name in FILES)
         _refuse_by_hand(ids, kept, refused)
     return _named(kept.records)
@@ -119,10 +128,10 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
 
 
 def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    """How many items lack an attempt: of a kept one each that came before is refused, of others all are."""
-    done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
-    tries = Counter((r["source_id"], r["copy"]) for r in refused.records)
-    return sum(tries[item.key] < done.get(item.key, max_attempts) for item in wanted)
+    """How many items lack an attempt."""
+    allowed = attempts_allowed(kept, refused, max_attempts)
+    tries = Counter((r["source_id"], r["copy"]) for r in kept.records + refused.records)
+    return sum(tries[item.key] < allowed(item) for item in wanted)
 
 
 def _identity(settings: Settings) -> list:

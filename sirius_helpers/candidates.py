@@ -9,7 +9,9 @@ Knows the model in its two roles and what it is asked to make; the stage around 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -70,7 +72,7 @@ def fill(
     originals: list[str],
     settings: Settings,
 ) -> None:
-    """Rounds over everything still open, until the quota is filled or each item had `max_attempts`.
+    """Rounds over everything still open, until the quota is filled or each item had its attempts.
 
     A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
     batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
@@ -85,15 +87,18 @@ def fill(
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
-        for attempt in range(settings.max_attempts):
-            done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
-            tried = set(done.items()) | {((r["source_id"], r["copy"]), r["attempt"]) for r in refused.records}
-            todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
+        for attempt in count():
+            allowed = attempts_allowed(kept, refused, settings.max_attempts)
+            todo = [item for item in wanted if attempt < allowed(item)]
+            if not todo:
+                break
+            done = {(r["source_id"], r["copy"]) for r in kept.records}
+            tried = {(r["source_id"], r["copy"], r["attempt"]) for r in kept.records + refused.records}
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
             def work(batch: list[int], todo=todo, done=done, tried=tried, attempt=attempt) -> None:
                 items = [todo[i] for i in batch]
-                new = [(item.key, attempt) not in tried for item in items]
+                new = [(*item.key, attempt) not in tried for item in items]
                 if not any(new):
                     return
                 tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
@@ -108,6 +113,13 @@ def fill(
                 bar.update(len(good))
 
             batcher.run(lengths, work)
+
+
+def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:
+    """How many attempts an item has: up to that of its kept text; a text rejected by hand costs it none."""
+    done = {(r["source_id"], r["copy"]): r["attempt"] + 1 for r in kept.records}
+    by_hand = Counter((r["source_id"], r["copy"]) for r in refused.records if r["reason"] == BY_HAND)
+    return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
 
 
 def _judged(record: dict) -> bool:
