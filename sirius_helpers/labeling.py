@@ -129,10 +129,13 @@ class FewShotLabeler:
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
-        on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
+        def classify(batch: Sequence[int], vectors: np.ndarray) -> None:
+            on_batch(batch, self.head.predict_proba(vectors)[:, self.columns])
 
-    def _embedded(self, texts: Sequence[str]) -> np.ndarray:
-        return embed(texts, self.model, self.tokenizer, **self.options)
+        self._embedded(texts, classify)
+
+    def _embedded(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
+        return embed(texts, self.model, self.tokenizer, on_batch=on_batch, **self.options)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Settings:
     judge_temperature: float = 0.7
     judge_draws: int = 2  # all must say yes
     category_check: bool = False  # the labeler must still find the original's category; it is loaded beside the writer
-    min_chars: int = 3  # a shorter candidate is no review
+    min_chars: int = 3  # letters; a candidate with fewer is no review
     min_length_ratio: float = 0.3  # candidate to original, in characters
     max_length_ratio: float = 2.0
     length_slack: int = 60  # characters a candidate may have beyond its original whatever the ratio
@@ -198,7 +198,7 @@ def cpu() -> dict:
         "device": "cpu",
         "labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "labeler_kind": "few-shot",
-        # The base model's verdicts on known reviews and refusals: right in 68 % without it, 99 % with it.
+        # The base model's verdicts on the control texts: 47 of 60 right with it, all 30 reviews among them.
         "prior_correction": True,
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
