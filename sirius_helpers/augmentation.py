@@ -1,7 +1,8 @@
 """Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
 
 Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
-`rejected.jsonl` (every refused attempt with its reason); a text stands in one of the two, never in both.
+`rejected.jsonl` (every refused attempt with its reason). No text that the judge, the category check or a person
+refused is kept, nor a near-duplicate of one, also for another original.
 
     kept = augment(settings)               # stage "augment"
     reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pandas as pd
 
-from .candidates import BY_HAND, COLUMNS, Writer, fill
+from .candidates import BY_HAND, COLUMNS, Writer, attempts_allowed, fill
 from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
@@ -86,10 +87,19 @@ def synthetic_id(source_id: str, copy: int) -> str:
 
 
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
-    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left."""
+    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
+
+    UserError for a name that no kept text has, and for texts written under other settings than these.
+    """
     run = Run(settings.folder)
     mark = fingerprint("augment", *_identity(settings))
     with held(run.folder):
+        if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
+            raise UserError(
+                f"the texts in {run.folder} were written under other settings: model, prompt, seed, sampling or a "
+                "threshold changed since. Take those back to reject one of these texts, or run the stage 'augment' "
+                "first: it sets them aside and writes others."
+            )
         kept, refused = (Journal(run.path(name), mark) for name in FILES)
         _refuse_by_hand(ids, kept, refused)
     return _named(kept.records)
@@ -120,10 +130,10 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
 
 
 def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    """How many items lack an attempt: of a kept one each that came before is refused, of others all are."""
-    done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
-    tries = Counter((r["source_id"], r["copy"]) for r in refused.records)
-    return sum(tries[item.key] < done.get(item.key, max_attempts) for item in wanted)
+    """How many items lack an attempt."""
+    allowed = attempts_allowed(kept, refused, max_attempts)
+    tries = Counter((r["source_id"], r["copy"]) for r in kept.records + refused.records)
+    return sum(tries[item.key] < allowed(item) for item in wanted)
 
 
 def _identity(settings: Settings) -> list[object]:

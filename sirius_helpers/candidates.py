@@ -9,8 +9,10 @@ Knows the model in its two roles and what it is asked to make; the stage around 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import count
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -20,7 +22,7 @@ from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
 from .judging import judge_question, p_yes, verdicts
-from .kinds import Json, Prompt, Tokenizer
+from .kinds import Json, JsonView, Prompt, Tokenizer
 from .prompt_tokens import PromptTokens
 from .prompts import one_line, split_prompt, template_for
 from .quotas import Wanted
@@ -78,7 +80,7 @@ def fill(
     originals: list[str],
     settings: Settings,
 ) -> None:
-    """Rounds over everything still open, until the quota is filled or each item had `max_attempts`.
+    """Rounds over everything still open, until the quota is filled or each item had its attempts.
 
     A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
     batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
@@ -86,27 +88,31 @@ def fill(
     """
     batcher = Batcher(settings.tokens_per_batch)
     prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
-    # What a candidate must not repeat: any review, any text kept or rejected by hand before, any line of the prompt.
-    before = [r["text"] for r in kept.records + refused.records if r.get("reason") in (None, BY_HAND)]
+    # What a candidate must not repeat: any review, any line of the prompt, any text that was judged before, whatever
+    # became of it: what was refused for one original must not be kept for another.
+    before = [r["text"] for r in kept.records + refused.records if _judged(r)]
     known = [bare(text) for text in originals + before + writer.lines]
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
-        for attempt in range(settings.max_attempts):
-            done = {(r["source_id"], r["copy"]): r["attempt"] for r in kept.records}
-            tried = set(done.items()) | {((r["source_id"], r["copy"]), r["attempt"]) for r in refused.records}
-            todo = [item for item in wanted if done.get(item.key, attempt) >= attempt]
+        for attempt in count():
+            allowed = attempts_allowed(kept, refused, settings.max_attempts)
+            todo = [item for item in wanted if attempt < allowed(item)]
+            if not todo:
+                break
+            done = {(r["source_id"], r["copy"]) for r in kept.records}
+            tried = {(r["source_id"], r["copy"], r["attempt"]) for r in kept.records + refused.records}
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
             def work(
                 batch: list[int],
                 todo: list[Wanted] = todo,
-                done: dict[tuple[str, int], int] = done,
-                tried: set[tuple[tuple[str, int], int]] = tried,
+                done: set[tuple[str, int]] = done,
+                tried: set[tuple[str, int, int]] = tried,
                 attempt: int = attempt,
             ) -> None:
                 items = [todo[i] for i in batch]
-                new = [(item.key, attempt) not in tried for item in items]
+                new = [(*item.key, attempt) not in tried for item in items]
                 if not any(new):
                     return
                 tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
@@ -117,10 +123,22 @@ def fill(
                 refused.append(r for r in fresh if r["reason"] != ACCEPTED)
                 good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
                 kept.append(good)
-                known.extend(bare(r["text"]) for r in good)
+                known.extend(bare(r["text"]) for r in fresh if _judged(r))
                 bar.update(len(good))
 
             batcher.run(lengths, work)
+
+
+def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:
+    """How many attempts an item has: up to that of its kept text; a text rejected by hand costs it none."""
+    done = {(r["source_id"], r["copy"]): r["attempt"] + 1 for r in kept.records}
+    by_hand = Counter((r["source_id"], r["copy"]) for r in refused.records if r["reason"] == BY_HAND)
+    return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
+
+
+def _judged(record: JsonView) -> bool:
+    """Whether the filters let an attempt through."""
+    return record["p_yes"] is not None
 
 
 def _attempt(
@@ -132,7 +150,11 @@ def _attempt(
     prompt: frozenset[str],
     settings: Settings,
 ) -> list[Json]:
-    """One candidate for each item, judged: records with a reason, "accepted" among them."""
+    """One candidate for each item, judged: records with a reason, "accepted" among them.
+
+    Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
+    so that it does not matter where a batch ends.
+    """
     names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
     seeds = [random.Random(name).getrandbits(63) for name in names]
     texts = writer.write([prompts[item.source_id] for item in items], seeds)

@@ -7,6 +7,7 @@ A person may write the file in any editor, or leave it to `correct`; both can be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,20 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
         whole: pd.DataFrame = pd.concat([table, added], ignore_index=True)
         write_csv(path, whole)
     return whole
+
+
+def correct_new(settings: Settings, right: Mapping[str, str]) -> None:
+    """`correct` for each id that has no correction yet: done once more, this undoes nobody's later choice."""
+    run = Run(settings.folder)
+    reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
+    given = {}
+    if run.path(FILE).exists():
+        given = read_corrections(run.path(FILE), read_categories(settings.data), reviews)
+    for name, category in right.items():
+        if name not in given:
+            correct(settings, name, category)
+        elif given[name] != category:
+            print(f"{name} stays {given[name]!r}: it was corrected before, and CORRECT does not undo that.")
 
 
 def corrected(labels: pd.DataFrame, path: Path, taxonomy: list[Category]) -> pd.DataFrame:

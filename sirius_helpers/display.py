@@ -119,11 +119,23 @@ def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = 
     return table(shown, f"{len(shown)} of {len(kept)} synthetic reviews", {"P(yes)": ".2f"})
 
 
-def refused_sample(refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str | None = None) -> Html:
-    """Random refused candidates with the reason."""
+def refused_sample(
+    refused: pd.DataFrame, n: int = 6, seed: int = 0, reason: str | None = None, category: str | None = None
+) -> Html:
+    """Random refused candidates with the reason, beside their originals as in `pairs`."""
     rows = refused if reason is None else refused[refused["reason"] == reason]
+    rows = rows if category is None else rows[rows["category"] == category]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
-    shown = rows[["reason", "original", "text", "p_yes"]].rename(columns={"text": "candidate", "p_yes": "P(yes)"})
+    shown = pd.DataFrame(
+        {
+            "reason": rows["reason"],
+            "category": rows["category"],
+            "original": marked(rows["original"], rows["text"]),
+            "candidate": marked(rows["text"], rows["original"]),
+            "P(yes)": rows["p_yes"],
+            "attempt": rows["attempt"] + 1,
+        }
+    )
     return table(shown, f"{len(rows)} of {len(refused)} refused attempts", {"P(yes)": ".2f"})
 
 

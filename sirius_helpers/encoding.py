@@ -34,14 +34,23 @@ def embed(
     batcher: Batcher,
     max_tokens: int = 256,
     what: str | None = None,
+    on_batch: Callable[[list[int], np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Embeddings of texts, (texts, width) float32."""
+    """Embeddings of texts, (texts, width) float32; `on_batch` gets each batch's positions and embeddings at once."""
 
     def forward(inputs: BatchEncoding) -> torch.Tensor:
         return mean_pooled(model(**inputs).last_hidden_state, inputs["attention_mask"])
 
     return run_rows(
-        forward, texts, tokenizer, model.device, prefix=prefix, batcher=batcher, max_tokens=max_tokens, what=what
+        forward,
+        texts,
+        tokenizer,
+        model.device,
+        prefix=prefix,
+        batcher=batcher,
+        max_tokens=max_tokens,
+        what=what,
+        on_batch=on_batch,
     )
 
 
@@ -57,6 +66,7 @@ def run_rows(
     max_tokens: int,
     what: str | None = None,
     dtype: torch.dtype | None = None,
+    on_batch: Callable[[list[int], np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 
@@ -72,6 +82,8 @@ def run_rows(
             out = forward(inputs).float().cpu().numpy()
         for i, row in zip(batch, out, strict=True):
             rows[i] = row
+        if on_batch:
+            on_batch(batch, out)
         if bar:
             bar.update(len(batch))
 

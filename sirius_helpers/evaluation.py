@@ -59,8 +59,9 @@ def _evaluate(settings: Settings, run: Run) -> None:
     leaked = leaked_rows(table, settings.near_duplicate)
     rows = table[~table["synthetic"] | (table["part"] == TEST)].assign(leaked=leaked["either"])
     if human is not None:  # a part of its own
-        fresh = human_rows(table, read_table(path, ["text"]), human)
-        rows = pd.concat([rows, fresh.assign(part=HUMAN, synthetic=False, leaked=False)], ignore_index=True)
+        fresh = human_rows(table, read_table(path, ["text"]), human, settings.near_duplicate)
+        fresh = fresh.assign(source_id=fresh.index, part=HUMAN, synthetic=False, leaked=False)
+        rows = pd.concat([rows, fresh], ignore_index=True)
     vectors = frozen_embeddings(rows["text"].tolist(), settings)
     originals = (rows["part"].isin(PARTS) & ~rows["synthetic"]).to_numpy()
     doubtful = doubtful_labels(rows[originals], vectors[originals], labels, settings)
@@ -118,7 +119,8 @@ def _metrics(rows: pd.DataFrame, fitted: Json, labels: list[str], settings: Sett
     def scores(part: pd.DataFrame) -> Json:
         models = {"baseline": part["baseline"], "adapter": part["predicted"]}
         return {
-            name: scores_with_intervals(part["category"], guess, labels, settings) for name, guess in models.items()
+            name: scores_with_intervals(part["category"], guess, part["source_id"], labels, settings)
+            for name, guess in models.items()
         }
 
     held, human = rows[rows["part"] == TEST], rows[rows["part"] == HUMAN]
@@ -159,11 +161,21 @@ def leaked_rows(table: pd.DataFrame, near_duplicate: float) -> pd.DataFrame:
     return pd.DataFrame(columns | {"either": source | near}, index=table.index)
 
 
-def human_rows(table: pd.DataFrame, human: pd.DataFrame, categories: dict[str, str]) -> pd.DataFrame:
-    """Human-labelled texts that the model has not learned from: columns text, category."""
-    learned = set(table["text"][table["part"] != TEST].map(normalised))
-    fresh = human[~human["text"].map(normalised).isin(learned)]
-    return fresh.assign(category=fresh["text"].map(lambda text: categories[normalised(text)]))
+def human_rows(
+    table: pd.DataFrame, human: pd.DataFrame, categories: dict[str, str], near_duplicate: float
+) -> pd.DataFrame:
+    """Human-labelled texts that the model has not learned from, each once: columns text, category.
+
+    Left out is what nearly repeats a row outside the test part, or a row of the same source as one.
+    """
+    fresh = human[~human["text"].map(normalised).duplicated()]
+    sources = set(table["source_id"][table["part"] != TEST])
+    learned = table["text"][table["source_id"].isin(sources)].tolist()
+    pairs = near_duplicates([*fresh["text"], *learned], near_duplicate)
+    repeats = {min(pair) for pair in pairs if min(pair) < len(fresh) <= max(pair)}
+    fresh = fresh.reset_index(drop=True).drop(index=list(repeats))
+    named: pd.DataFrame = fresh.assign(category=fresh["text"].map(lambda text: categories[normalised(text)]))
+    return named
 
 
 def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:

@@ -85,6 +85,7 @@ _EDGES = " \t\r\n=_`~"  # what chat models put around a text
 _QUOTED = re.compile(r"""^["«“„]([^"«»“”„]*)["»”“]$""")
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
+_HELD_DOWN = re.compile(r"([^\W\d_])\1{7}", re.IGNORECASE)
 _CYRILLIC = re.compile(r"[а-яё]", re.IGNORECASE)
 _ENGLISH = re.compile(r"\b[a-z]+(?:,? [a-z]+){3}")  # four words in lower case: more than a brand
 _FOREIGN = re.compile(r"[\u0590-\u06ff\u0900-\u0dff\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -102,8 +103,8 @@ def _stripped(text: str) -> str:
 
 
 def too_short(text: str, original: str, settings: Settings) -> bool:
-    """Shorter than any review, or than the ratio to its original allows."""
-    return len(text) < max(settings.min_chars, settings.min_length_ratio * len(original))
+    """Fewer letters than `min_chars`, or far shorter than the original."""
+    return len(_LETTER.findall(text)) < settings.min_chars or len(text) < settings.min_length_ratio * len(original)
 
 
 def too_long(text: str, original: str, settings: Settings) -> bool:
@@ -143,7 +144,10 @@ def foreign_script(text: str, original: str, settings: Settings) -> bool:
 
 
 def repetition(text: str, original: str, settings: Settings) -> bool:
-    """A loop: too many of the three-word runs were there before."""
+    """A loop: a letter held down, a few words over and over, or too many three-word runs that were there before."""
+    words = bare(text).split()
+    if _HELD_DOWN.search(text) or 3 * len(set(words)) < len(words):
+        return True
     runs = word_runs(text, 3)
     repeats = len(runs) - len(set(runs))
     return repeats >= 4 and repeats > settings.max_repeated * len(runs)  # four: "очень, очень, очень" is no loop

@@ -157,11 +157,15 @@ class FewShotLabeler:
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
-        """Hand over the probabilities of all texts at once."""
-        on_batch(range(len(texts)), self.head.predict_proba(self._embedded(texts))[:, self.columns])
+        """Hand over the probabilities of each finished batch."""
 
-    def _embedded(self, texts: Sequence[str]) -> np.ndarray:
-        return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher)
+        def classify(batch: Sequence[int], vectors: np.ndarray) -> None:
+            on_batch(batch, self.head.predict_proba(vectors)[:, self.columns])
+
+        self._embedded(texts, classify)
+
+    def _embedded(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
+        return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher, on_batch=on_batch)
 
 
 @contextmanager

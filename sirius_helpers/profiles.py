@@ -39,7 +39,7 @@ def cpu() -> Json:
         "device": "cpu",
         "labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "labeler_kind": "few-shot",
-        # The base model's verdicts on known reviews and refusals: right in 68 % without it, 99 % with it.
+        # The base model's verdicts on the control texts: 47 of 60 right with it, all 30 reviews among them.
         "prior_correction": True,
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),

@@ -63,7 +63,7 @@ class Settings:
     judge_temperature: float = 0.7
     judge_draws: int = 2  # all must say yes
     category_check: bool = False  # the labeler must still find the original's category; it is loaded beside the writer
-    min_chars: int = 3  # a shorter candidate is no review
+    min_chars: int = 3  # letters; a candidate with fewer is no review
     min_length_ratio: float = 0.3  # candidate to original, in characters
     max_length_ratio: float = 2.0
     length_slack: int = 60  # characters a candidate may have beyond its original whatever the ratio

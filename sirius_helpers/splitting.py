@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from rapidfuzz import fuzz, process
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import train_test_split
@@ -34,7 +35,10 @@ TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
 
 
 def split(settings: Settings) -> pd.DataFrame:
-    """Stage "split": join originals and synthetic reviews, and give each row a part."""
+    """Stage "split": join originals and synthetic reviews, and give each row a part.
+
+    UserError where no original review is held out: there would be nothing to score a model on.
+    """
     run = Run(settings.folder)
     inputs = [run.need("labels.csv"), run.need("synthetic.jsonl")]
     shares = (settings.test_share, settings.validation_share)
@@ -49,6 +53,7 @@ def split(settings: Settings) -> pd.DataFrame:
             else:
                 groups = leak_groups(table, settings.near_duplicate)
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
+            _tell_what_is_not_held_out(table)
             write_csv(run.path("split.csv"), with_examples(table, taxonomy, settings.near_duplicate))
     return read_split(run)
 
@@ -57,6 +62,22 @@ def read_split(run: Run) -> pd.DataFrame:
     """`split.csv` with `synthetic` as a boolean."""
     table = read_table(run.need("split.csv"), ["text", "category", "source_id", "synthetic", "part"])
     return table.assign(synthetic=table["synthetic"] == "True")
+
+
+def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
+    originals = table[~table["synthetic"]]
+    held_out = set(originals["category"][originals["part"] == TEST])
+    if not held_out:
+        raise UserError(
+            f"none of the {len(originals)} original reviews falls into the test part, so no score could be computed. "
+            "Label more reviews (two that differ in a category are enough with split='grouped') or raise test_share, "
+            "then run the stage 'split' again."
+        )
+    if missing := sorted(set(originals["category"]) - held_out):
+        print(
+            f"split: no original review of {', '.join(missing)} is held out, so no score tells of it: too few reviews, "
+            "or all of them copies of each other or of other categories' reviews."
+        )
 
 
 def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
@@ -145,22 +166,52 @@ def grouped_parts(
 ) -> np.ndarray:
     """Whole groups go to one part, stratified by category over the original rows.
 
-    A category with two or more groups stands in train and in test; validation takes from what is left in train,
-    and leaves at least one group there.
+    A category held by two or more groups stands in train and in test, and every one in train. Validation takes from
+    what is left in train.
     """
     originals = ~table["synthetic"].to_numpy()
-    home = {}  # group -> its originals' most frequent category
+    home = {}  # group -> its originals' most frequent category, and how many originals
+    holders: dict[str, list[int]] = {}  # category -> groups with an original of it
     for group, rows in pd.Series(np.flatnonzero(originals)).groupby(groups[originals]):
         counts = Counter(table["category"].iloc[rows])
         home[group] = (min(counts, key=lambda name: (-counts[name], name)), len(rows))
+        for name in counts:
+            holders.setdefault(name, []).append(group)
+    sizes = {group: size for group, (_, size) in home.items()}
     part_of = dict.fromkeys(home, TRAIN)
     for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
         for category in sorted({name for name, _ in home.values()}):
             left = sorted(g for g in home if home[g][0] == category and part_of[g] == TRAIN)
             random.Random(f"{seed}:{part}:{category}").shuffle(left)
-            for group in _take({g: home[g][1] for g in left}, share):
+            for group in _take({g: sizes[g] for g in left}, share):
                 part_of[group] = part
+        if part == TEST:
+            test = _on_both_sides(sizes, list(holders.values()), {g for g in home if part_of[g] == TEST})
+            part_of = {g: TEST if g in test else TRAIN for g in home}
+    for held in holders.values():  # a group of another home may have been the last in train
+        if all(part_of[g] != TRAIN for g in held):
+            part_of[min((g for g in held if part_of[g] == VALIDATION), key=sizes.__getitem__)] = TRAIN
     return np.array([part_of[group] for group in groups], dtype=object)
+
+
+def _on_both_sides(sizes: dict[int, int], holders: list[list[int]], test: set[int]) -> set[int]:
+    """The test groups, with as few rows moved as possible, so that each category has a group on either side.
+
+    A group whose originals have several categories may keep one of them off a side. Which moves mend that is an
+    integer program: x, the groups in test, and y, the categories seen there. A category never loses its last group
+    in train; where duplicates tie categories so that not all can be in test, as many as possible are.
+    """
+    inside = [sum(g in test for g in held) for held in holders]
+    if all(min(1, len(held) - 1) <= n < len(held) for n, held in zip(inside, holders, strict=True)):
+        return test
+    groups, width = sorted(sizes), len(holders)
+    holds = np.array([np.isin(groups, held) for held in holders], dtype=float)
+    rows, drawn = np.array([sizes[g] for g in groups]), np.isin(groups, list(test))
+    cost = np.concatenate([np.where(drawn, -rows, rows), np.full(width, -rows.sum() - 1)])
+    some_in_train = LinearConstraint(np.hstack([holds, np.zeros((width, width))]), ub=holds.sum(1) - 1)
+    seen_in_test = LinearConstraint(np.hstack([holds, -np.eye(width)]), lb=0)
+    found = milp(cost, integrality=np.ones(len(cost)), bounds=Bounds(0, 1), constraints=[some_in_train, seen_in_test])
+    return {g for g, x in zip(groups, found.x, strict=False) if x > 0.5}
 
 
 def _take(sizes: dict[int, int], share: float) -> list[int]:

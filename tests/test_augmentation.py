@@ -10,6 +10,7 @@ from conftest import labelled
 from sirius_helpers import augmentation, labeling
 from sirius_helpers.augmentation import augment, read_refused, reject
 from sirius_helpers.errors import UserError
+from sirius_helpers.filters import bare
 from sirius_helpers.journal import read_records
 from sirius_helpers.judging import read_control
 from sirius_helpers.labeling import review
@@ -120,6 +121,35 @@ def test_equal_candidates_in_one_batch_are_kept_once(ready, writer):
     assert len(augment(change(ready, max_attempts=2))) == 1
 
 
+def texts_of(settings):
+    """What the two files hold, but for where a batch ended."""
+    files = [read_records(Run(settings.folder).path(name)) for name in ("synthetic.jsonl", "rejected.jsonl")]
+    return [[{k: v for k, v in record.items() if k != "batch_left"} for record in records] for records in files]
+
+
+def test_a_text_refused_for_one_review_is_not_kept_for_another_and_batches_make_no_difference(
+    ready, writer, monkeypatch
+):
+    """Few different texts, written again and again; the judge and the category check refuse some of them."""
+    ends = ["в первый день", "после стирки", "у мамы", "зимой", "на даче", "без причины"]
+    words = [f"{what} {end}" for what in ("порвалось", "выцвело", "запахло", "не открылось") for end in ends]
+    writer.answers = staticmethod(lambda original, seed: words[seed % len(words)] + "!" * (seed % 3))
+    writer.opinion = staticmethod(lambda text: 0.7)
+    always = contextlib.nullcontext(lambda texts: ["обувь" for _ in texts])
+    monkeypatch.setattr(augmentation, "second_look", lambda *_: always)
+    seen = []
+    for tokens in (1, 300, 16_384):
+        small = change(ready, tokens_per_batch=tokens, max_attempts=8, category_check=True)
+        augment(small)
+        kept, refused = texts_of(small)
+        judged = {bare(r["text"]) for r in refused if r["reason"] in ("judge", "category")}
+        assert kept and {r["reason"] for r in refused} == {"judge", "category", "near_duplicate"}
+        assert not judged & {bare(r["text"]) for r in kept}
+        seen.append((kept, refused))
+        Run(ready.folder).path("synthetic.jsonl").unlink(), Run(ready.folder).path("rejected.jsonl").unlink()
+    assert seen[0] == seen[1] == seen[2]
+
+
 def test_a_second_run_asks_the_model_nothing(ready, writer):
     first = augment(ready)
     FakeWriter.calls.clear()
@@ -195,6 +225,31 @@ def test_a_text_rejected_by_hand_never_comes_back_and_its_place_is_filled_again(
     assert set(again["text"]) - {new["text"]} == set(kept["text"]) - {gone["text"]}
 
 
+def test_a_text_rejected_by_hand_costs_no_attempt(ready, writer):
+    once = change(ready, max_attempts=1)
+    first = augment(once)["id"][0]
+    for attempt in (1, 2):
+        reject(once, first)
+        kept = augment(once)
+        assert len(kept) == 11 and kept.set_index("id")["attempt"][first] == attempt
+    reject(once, first)
+    writer.opinion = staticmethod(lambda text: 0.0)
+    assert first not in set(augment(once)["id"])
+    reasons = [r["reason"] for r in read_records(Run(once.folder).path("rejected.jsonl"))]
+    assert reasons == ["by_hand", "by_hand", "by_hand", "judge"]
+    FakeWriter.calls.clear()
+    assert len(augment(once)) == 10 and FakeWriter.calls == []
+
+
+def test_a_text_of_other_settings_is_not_rejected_and_both_files_stay(ready, writer):
+    kept = augment(ready)
+    folder = Run(ready.folder).folder
+    before = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+    with pytest.raises(UserError, match="under other settings: .* run the stage 'augment' first"):
+        reject(change(ready, temperature=0.9), kept["id"][0])
+    assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == before
+
+
 def test_a_kill_between_refusing_and_removing_does_not_bring_a_text_back(ready, writer):
     kept = augment(ready)
     path = Run(ready.folder).path("synthetic.jsonl")
@@ -210,7 +265,23 @@ def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, wri
     kept = augment(one)
     reject(one, kept["id"][0])
     assert augment(one).empty
-    assert [r["reason"] for r in read_records(Run(one.folder).path("rejected.jsonl"))] == ["by_hand", "near_duplicate"]
+    assert [r["reason"] for r in read_records(Run(one.folder).path("rejected.jsonl"))] == [
+        "by_hand",
+        *["near_duplicate"] * 2,
+    ]
+
+
+def test_what_was_rejected_by_hand_at_the_last_attempts_stays_out_when_the_refusals_are_lost(ready, writer):
+    once = change(ready, max_attempts=1)
+    name = augment(once)["id"][0]
+    for _ in range(2):
+        reject(once, name)
+        whole = augment(once)
+    path = Run(once.folder).path("rejected.jsonl")
+    lost = path.read_bytes()
+    path.write_bytes(b"")
+    pd.testing.assert_frame_equal(augment(once), whole)
+    assert path.read_bytes() == lost
 
 
 @pytest.mark.parametrize("harm", ["emptied", "half of it gone"])

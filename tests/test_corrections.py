@@ -1,19 +1,16 @@
-import json
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 from conftest import write_csv
 
-from sirius_helpers import display
 from sirius_helpers.categories import read_categories
-from sirius_helpers.corrections import BY_HAND, correct, read_corrections
+from sirius_helpers.corrections import BY_HAND, correct, correct_new, read_corrections
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, review
 from sirius_helpers.reviews import read_texts
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import PROJECT
 
 
 @pytest.fixture
@@ -121,17 +118,10 @@ def test_a_file_with_nothing_to_tell_the_review_by_is_refused(labelled):
         correct(labelled, review(labelled)["id"][0], "обувь")
 
 
-def test_running_the_notebooks_cell_again_does_not_undo_a_later_choice(labelled, capsys):
-    notebook = json.loads((PROJECT / "notebooks" / "sirius_pipeline.ipynb").read_text(encoding="utf-8"))
-    (cell,) = ["".join(cell["source"]) for cell in notebook["cells"] if "CORRECT = {}" in "".join(cell["source"])]
+def test_corrections_given_once_more_do_not_undo_a_later_choice(labelled, capsys):
     first, second, *_ = review(labelled)["id"]
-    names = {"settings": labelled, "run": Run(labelled.folder), "display": display}
-
-    def run_with(corrections):
-        exec(cell.replace("CORRECT = {}", f"CORRECT = {corrections}"), names)
-
-    run_with({first: "посуда"})
+    correct_new(labelled, {first: "посуда"})
     correct(labelled, first, "обувь")  # as a drop-down does
-    run_with({first: "посуда", second: "посуда"})
-    assert read_corrections(file_of(labelled)) == {first: "обувь", second: "посуда"}
+    correct_new(labelled, {first: "посуда", second: "посуда"})
+    assert given(labelled) == {first: "обувь", second: "посуда"}
     assert f"{first} stays 'обувь'" in capsys.readouterr().out

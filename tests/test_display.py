@@ -180,7 +180,7 @@ def test_doubtful_labels_show_the_first_and_escape_texts():
 
 
 def test_an_empty_set_of_refusals_is_shown_as_such():
-    empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes"])
+    empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes", "attempt"])
     assert "0 of 0" in display.refused_sample(empty).html
     assert "No candidate was refused" in display.refusals(empty).html
 
@@ -189,3 +189,13 @@ def test_imported_labels_have_no_picture_of_margins_and_no_least_certain_rows():
     labels = pd.DataFrame({"id": ["1"], "text": ["a"], "category": ["b"], "margin": [None], "probabilities": [None]})
     assert display.label_margins(labels).html == "" and display.least_certain_rows(labels).empty
     assert "<img" in display.label_margins(labels.assign(margin=0.4)).html
+
+
+def test_refused_candidates_are_shown_as_pairs_are_and_picked_by_reason_and_category():
+    rows = [("обувь", "сапоги текут", "тарелка", 1, None, "copy_of_original")]
+    rows += [("посуда", "чашка", "кружка", 0, 0.3, "judge")]
+    refused = pd.DataFrame(rows, columns=["category", "original", "text", "attempt", "p_yes", "reason"])
+    html = display.refused_sample(refused, category="посуда").html
+    assert "<mark>кружка</mark>" in html and "<mark>чашка</mark>" in html and "0.30" in html and "judge" in html
+    assert "тарелка" not in html and "1 of 2 refused" in html
+    assert "0 of 2" in display.refused_sample(refused, category="посуда", reason="copy_of_original").html

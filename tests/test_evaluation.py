@@ -37,10 +37,13 @@ def test_the_leak_report_counts_sources_and_near_duplicates_on_the_learning_side
 
 
 def test_human_rows_leave_out_what_the_model_learned_from():
-    table = pd.DataFrame({"text": ["Раз", "два"], "part": ["train", "test"]})
-    human = pd.DataFrame({"text": ["раз ", "два", "три"]})
-    rows = human_rows(table, human, {"раз": "a", "два": "b", "три": "c"})
-    assert rows.to_dict("list") == {"text": ["два", "три"], "category": ["b", "c"]}
+    rows = [("Сапоги малы", "s1", "train"), ("чашка бита", "s2", "test"), ("плед колется", "s3", "test")]
+    rows += [("колючий такой плед", "s3", "train")]  # a paraphrase of a held-out review
+    table = pd.DataFrame(rows, columns=["text", "source_id", "part"])
+    texts = ["сапоги  малы", "сапоги малы!", "Чашка бита", "чашка бита", "плед колется", "лампа"]
+    human = pd.DataFrame({"text": texts})
+    rows = human_rows(table, human, dict.fromkeys(["чашка бита", "лампа"], "a"), 90)
+    assert rows.to_dict("list") == {"text": ["Чашка бита", "лампа"], "category": ["a", "a"]}
 
 
 def test_the_worst_errors_are_wrong_rows_by_confidence():

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from sirius_helpers.loaders import loaded_revision
-from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec
+from sirius_helpers.models import CAUSAL_LM, ModelSpec
+from sirius_helpers.settings import PROJECT
 
 COMMIT = "c0ffee" + "0" * 34
 # Label, and label once more as after a kill between the last batch and the stage's record.
@@ -21,7 +22,8 @@ import json, sys
 from pathlib import Path
 from sirius_helpers import labeling
 from sirius_helpers.runs import Run
-from sirius_helpers.settings import ModelSpec, settings_for
+from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import settings_for
 
 hub, folder = ModelSpec("someone/encoder"), Path(sys.argv[1])
 settings = settings_for("cpu", data=folder / "data", run="hub", checkpoints=folder, labeler=hub)

@@ -1,4 +1,6 @@
+import dataclasses
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from rapidfuzz import fuzz
 from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
 from sirius_helpers.reviews import normalised
+from sirius_helpers.runs import Run
 from sirius_helpers.splitting import (
     PARTS,
     TEST,
@@ -20,6 +23,7 @@ from sirius_helpers.splitting import (
     leak_groups,
     near_duplicates,
     seed_parts,
+    split,
     with_examples,
 )
 
@@ -63,7 +67,7 @@ def test_the_reference_split_has_the_references_sizes():
 def test_seed_split_keeps_label_proportions_and_singletons_in_train():
     categories = ["a"] * 100 + ["b"] * 50 + ["c"]
     parts = seed_parts(categories, 0.2, 0.1, seed=0)
-    assert Counter(np.array(categories)[parts == TEST]) == {"a": 20, "b": 10} or parts[-1] == TRAIN
+    assert Counter(np.array(categories)[parts == TEST]) == {"a": 21, "b": 10}
     assert parts[-1] == TRAIN
     assert (seed_parts(categories, 0.2, 0.1, seed=0) == parts).all()
     assert (seed_parts(categories, 0.2, 0.1, seed=1) != parts).any()
@@ -81,21 +85,95 @@ def tables(draw):
     return pd.DataFrame(rows, columns=["text", "category", "source_id", "synthetic"])
 
 
-@given(tables(), st.integers(0, 5))
+@given(tables(), st.sampled_from([0.01, 0.2, 0.4, 0.8]), st.integers(0, 5))
 @limits(max_examples=60, deadline=None)
-def test_grouped_split_never_leaks_and_shows_each_category_on_both_sides(table, seed):
+def test_grouped_split_never_leaks_and_shows_each_category_on_both_sides(table, share, seed):
     groups = leak_groups(table, 90)
-    parts = grouped_parts(table, groups, 0.2, 0.1, seed)
+    parts = grouped_parts(table, groups, share, 0.3, seed)
     assert len(parts) == len(table)
     assert all(len(set(parts[groups == group])) == 1 for group in set(groups))
     originals = ~table["synthetic"].to_numpy()
-    home = {g: Counter(table["category"][originals & (groups == g)]) for g in set(groups)}
-    main = {g: min(c, key=lambda name: (-c[name], name)) for g, c in home.items()}
-    for category in set(main.values()):
-        sides = {parts[groups == g][0] for g in main if main[g] == category}
-        several = sum(name == category for name in main.values()) > 1
-        assert TRAIN in sides and (TEST in sides) == several
-    assert (grouped_parts(table, groups, 0.2, 0.1, seed) == parts).all()
+    held = [set(groups[originals & (table["category"] == name)]) for name in set(table["category"])]
+    sides = [set(parts[np.isin(groups, list(own))]) for own in held]
+    assert all(TRAIN in own for own in sides)
+    assert sum(TEST in own for own in sides) == most_in_test(held)
+    assert (grouped_parts(table, groups, share, 0.3, seed) == parts).all()
+
+
+def most_in_test(held):
+    """How many categories can have a group in test while each has one in train, by trying all ways.
+
+    `held`: the groups of each category. All with two or more groups, but for duplicates that tie them together.
+    """
+    shared = sorted(g for g in set().union(*held) if sum(g in own for own in held) > 1)
+    best = 0
+    for bits in product((False, True), repeat=len(shared)):
+        test = dict(zip(shared, bits, strict=True))
+        fixed = [[test[g] for g in own if g in test] for own in held]
+        free = [len(own) - len(known) for own, known in zip(held, fixed, strict=True)]
+        if all(n or not all(known) for n, known in zip(free, fixed, strict=True)):
+            both = [n + len(set(known)) > 1 for n, known in zip(free, fixed, strict=True)]
+            best = max(best, sum(both))
+    return best
+
+
+ALIKE = ["хорошо", "Хорошо!!"]
+TIED = {
+    "a category's text is also, more often, another's": (
+        [("хорошо", "X"), ("сапоги промокли", "X"), *[(text, "Y") for text in ALIKE]],
+        {"X", "Y"},
+    ),
+    "both texts of a category are": (
+        [(text, name) for text in ("хорошо", "сапоги промокли") for name in "XYY"],
+        {"X", "Y"},
+    ),
+    "its only text is": ([("хорошо", "X"), *[(text, "Y") for text in ALIKE]], {"Y"}),
+    "three categories, each two of which share one of three texts": (
+        [("хорошо", "X"), ("хорошо", "Y"), ("сапоги промокли", "Y"), ("сапоги промокли", "Z"), ("чашка", "Z"),
+         ("чашка", "X")],
+        2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.4, 0.9])
+@pytest.mark.parametrize(("rows", "held_out"), TIED.values(), ids=TIED)
+def test_duplicates_in_other_categories_keep_none_off_a_side_where_it_can_be(rows, held_out, share):
+    more = [(f"отзыв {'ы' * n} {n * 7919}", "Y") for n in range(6)] if isinstance(held_out, set) else []
+    table = pd.DataFrame([*rows, *more], columns=["text", "category"]).assign(synthetic=False)
+    table["source_id"] = [str(n) for n in range(len(table))]
+    groups = leak_groups(table, 85)
+    for seed in (*range(8), 17, 34):
+        parts = grouped_parts(table, groups, share, 0.5, seed)
+        seen = {name: set(parts[table["category"] == name]) for name in set(table["category"])}
+        in_test = {name for name, sides in seen.items() if TEST in sides}
+        assert all(TRAIN in sides for sides in seen.values())
+        assert held_out in (in_test, len(in_test))
+
+
+def test_a_split_names_the_categories_that_no_held_out_review_has(settings, capsys):
+    labels = [("сапоги малы", "обувь"), ("туфли жмут мне", "обувь"), ("чашка бита", "посуда"), ("ЧАШКА бита", "посуда")]
+    write_run(settings, labels)
+    table = split(settings)
+    assert set(table["category"][table["part"] == TEST]) == {"обувь"}
+    assert "no original review of посуда is held out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["seed", "grouped"])
+def test_a_split_that_would_hold_out_no_review_is_refused(settings, way):
+    write_run(settings, [("сапоги малы", "обувь"), ("чашка бита", "посуда")])
+    with pytest.raises(UserError, match="none of the 2 original reviews falls into the test part.*Label more reviews"):
+        split(dataclasses.replace(settings, split=way))
+    assert not Run(settings.folder).path("split.csv").exists()
+
+
+def write_run(settings, labels):
+    """A run with these labels, (text, category), and no synthetic review."""
+    run = Run(settings.folder)
+    run.folder.mkdir(parents=True)
+    table = pd.DataFrame(labels, columns=["text", "category"]).assign(labeler="x")
+    table.assign(id=[str(n) for n in range(len(table))]).to_csv(run.path("labels.csv"), index=False)
+    run.path("synthetic.jsonl").write_bytes(b"")
 
 
 # Texts of a few letters, so that many are near-duplicates at any threshold.

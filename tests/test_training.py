@@ -83,8 +83,8 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_to_the_same_adapter(
     shutil.rmtree(Run(ready.folder).path("adapter"))
     on_evaluate, epochs = training._Bar.on_evaluate, []
 
-    def killed_in_epoch_three(self, args, state, control, metrics, **rest):
-        on_evaluate(self, args, state, control, metrics, **rest)
+    def killed_in_epoch_three(self, args, state, control, **rest):
+        on_evaluate(self, args, state, control, **rest)
         epochs.append(state.epoch)
         if len(epochs) == 3:
             raise KeyboardInterrupt
