@@ -20,12 +20,11 @@ from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import CONTROL, read_control
-from .labeling import opinion_identity, second_look
+from .labeling import opinion_identity, review, second_look
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for
 from .quotas import Wanted, plan
-from .reviews import read_table
 from .runs import Run, digest
 from .settings import Settings
 
@@ -35,7 +34,7 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
     run = Run(settings.folder)
-    labels = read_table(run.need("labels.csv"), ["id", "text", "category"])
+    labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
     writer_mark = fingerprint("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
