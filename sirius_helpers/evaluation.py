@@ -94,9 +94,9 @@ def _predicted(
     adapter = run.path("adapter")
     linear = Linear.load(adapter)(vectors)
     run.path(CALIBRATION).unlink(missing_ok=True)  # as trained, whatever an earlier evaluation found
-    with Classifier.load(adapter, settings.device, settings.tokens_per_batch) as classifier:
-        with progress(len(rows), "evaluate") as bar:
-            raw = classifier(rows["text"].tolist(), bar)
+    loaded = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
+    with loaded as classifier, progress(len(rows), "evaluate") as bar:
+        raw = classifier(rows["text"].tolist(), bar)
     fitting = ((rows["part"] == VALIDATION) & ~rows["synthetic"]).to_numpy()
     truth = rows["category"].map(labels.index).to_numpy()
     temperature = fit_temperature(raw[fitting], truth[fitting])
