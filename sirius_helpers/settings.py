@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from .errors import UserError
+from .model_files import model_content
 from .prompts import read_prompts
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,13 @@ class ModelSpec:
     @property
     def identity(self) -> dict:
         """What the model's answers depend on; a server may move to another address."""
-        return {**vars(self), "server": self.server is not None, "server_requests": None}
+        return {**vars(self), "server": self.server is not None, "server_requests": None, **self.content}
+
+    @property
+    def content(self) -> dict:
+        """What tells a local folder's model from another one at the same place; nothing for other models."""
+        folder = Path(self.name)
+        return {"content": model_content(folder)} if folder.is_dir() else {}
 
 
 @dataclass(frozen=True)
