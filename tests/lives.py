@@ -55,7 +55,7 @@ TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncat
 
 @dataclass(frozen=True)
 class Kill:
-    """When a run dies in a stage: from outside at a share of its notes, or before its n-th touch of the run's folder."""
+    """A run's death in a stage: from outside at a share of its notes, or before its n-th touch of the folder."""
 
     stage: str
     moment: float | None = None
