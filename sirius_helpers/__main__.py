@@ -28,7 +28,7 @@ from .errors import UserError
 from .fetching import data_folder
 from .inputs import check_inputs
 from .journal import write_atomically, writing
-from .locks import check_free
+from .locks import held_with_children
 from .settings import PROJECT, settings_for
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
@@ -54,7 +54,6 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
     settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
-    check_free(settings.folder)  # before the executed notebook of a run at work is overwritten
     target = settings.folder / "notebook.ipynb"
     parameters = {
         "DATA": str(settings.data),
@@ -66,8 +65,8 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     start = time.monotonic()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with writing(target), socket_files() as config:
-            settings.folder.mkdir(parents=True, exist_ok=True)
+        # One run from the first cell to the last: another would overwrite the notebook between two stages.
+        with held_with_children(settings.folder), tidied(target), writing(target), socket_files() as config:
             papermill.execute_notebook(
                 NOTEBOOK,
                 target,
@@ -86,8 +85,6 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     except papermill.PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
-    finally:
-        tidy(target)
     print(f"Done in {time.monotonic() - start:.0f} s. Notebook: {target}; submission: {settings.folder}/submission.csv")
 
 
@@ -98,12 +95,16 @@ def socket_files() -> Iterator[Config]:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
-def tidy(path: Path) -> None:
-    """Join the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
-    with suppress(FileNotFoundError, NotJSONError):  # not saved at all, or cut short by a full disk
-        notebook = nbformat.read(path, as_version=4)
-        notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
-        write_atomically(path, nbformat.writes(notebook).encode())
+@contextmanager
+def tidied(path: Path) -> Iterator[None]:
+    """Join in the end the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError, NotJSONError):  # not saved at all, or cut short by a full disk
+            notebook = nbformat.read(path, as_version=4)
+            notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
+            write_atomically(path, nbformat.writes(notebook).encode())
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import control_file, read_control
 from .kinds import Json
-from .labeling import opinion_identity, second_look
+from .labeling import opinion_identity, review, second_look
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for
 from .quotas import Wanted, plan
 from .runs import Run, digest
 from .settings import Settings
-from .tables import read_table, records_of
+from .tables import records_of
 
 FILES = ("synthetic.jsonl", "rejected.jsonl")
 
@@ -37,7 +37,7 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
     run = Run(settings.folder)
-    labels = read_table(run.need("labels.csv"), ["id", "text", "category"])
+    labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
     writer_mark = fingerprint("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]

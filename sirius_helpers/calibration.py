@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from .errors import UserError
 from .journal import write_atomically
 from .runs import digest
 
@@ -95,10 +96,19 @@ def save_temperature(adapter: Path, temperature: float) -> None:
 
 
 def temperature_of(adapter: Path) -> float | None:
-    """The temperature fitted for this adapter; None where there is none, or only another adapter's."""
+    """The temperature fitted for this adapter; None where there is none, or only another adapter's.
+
+    Raises UserError where the file is damaged.
+    """
     path = adapter.parent / FILE
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"adapter": None}
-    return facts["temperature"] if facts["adapter"] == digest(adapter) else None
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_bytes())
+        temperature, fitted_for = float(facts["temperature"]), facts["adapter"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is damaged; run the stage 'evaluate' again: it writes this file anew.") from None
+    return temperature if fitted_for == digest(adapter) else None
 
 
 def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A killed training goes on from its last whole checkpoint, and ends where an unbroken one ends.
 
 Knows what the Trainer leaves in a folder; not what is trained. The `.pt` and `.pth` files there are pickles that
-torch reads with `weights_only`: tensors and plain values, no code; they go with the folder when training ends.
+torch reads with `weights_only`: tensors and plain values, no code; they go with the folder when training ends. The
+pickled `training_args.bin` is read by nobody and is removed at once.
 
     train_on(trainer, folder)
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from . import processes
@@ -40,8 +42,17 @@ def train_on(trainer: Trainer, folder: Path) -> None:
             write_atomically(last / STATE, json.dumps(state, indent=2).encode())
     if processes.is_first():
         processes.wait_for_all()
+    trainer.add_callback(_WithoutArguments())
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     processes.wait_for_all()  # each has read the best weights before anybody removes them
+
+
+class _WithoutArguments(TrainerCallback):
+    """Removes the pickle of the training's arguments, which the Trainer leaves in each checkpoint."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Right after the checkpoint was written."""
+        Path(args.output_dir, f"checkpoint-{state.global_step}", "training_args.bin").unlink(missing_ok=True)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

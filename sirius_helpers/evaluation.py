@@ -17,6 +17,7 @@ import pandas as pd
 from . import pictures
 from .baseline import Linear, frozen_embeddings
 from .batching import progress
+from .calibration import FILE as CALIBRATION
 from .calibration import calibrated, calibration_error, coverage, fit_temperature, save_temperature
 from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
@@ -96,10 +97,10 @@ def _predicted(
     """
     adapter = run.path("adapter")
     linear = Linear.load(adapter)(vectors)
-    with Classifier.load(adapter, settings.device, settings.tokens_per_batch) as classifier:
-        classifier.temperature = None  # as trained, whatever an earlier evaluation found
-        with progress(len(rows), "evaluate") as bar:
-            raw = classifier(rows["text"].tolist(), bar)
+    run.path(CALIBRATION).unlink(missing_ok=True)  # as trained, whatever an earlier evaluation found
+    loaded = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
+    with loaded as classifier, progress(len(rows), "evaluate") as bar:
+        raw = classifier(rows["text"].tolist(), bar)
     fitting = ((rows["part"] == VALIDATION) & ~rows["synthetic"]).to_numpy()
     truth = rows["category"].map(labels.index).to_numpy()
     temperature = fit_temperature(raw[fitting], truth[fitting])

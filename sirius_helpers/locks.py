@@ -31,6 +31,7 @@ NAMES = "run.*.lock"
 BEAT = 15.0  # seconds between two signs of life
 STALE = 120.0  # seconds without one until a holder on another machine counts as lost
 TRIES = 8  # so that two who ask at the same moment do not both give up
+SHARED = "SIRIUS_LOCK"  # environment variable: name of the lock under which a parent lets its child work
 _mine: dict[Path, Path] = {}  # folder -> the lock this process has there
 
 
@@ -64,11 +65,15 @@ def held(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def check_free(folder: Path) -> None:
-    """Refuse, without taking the lock, while another process is at work in the folder."""
-    folder = Path(folder).resolve()
-    if holder := _another(folder, _mine.get(folder)):
-        raise _in_use(folder, holder)
+@contextmanager
+def held_with_children(folder: Path) -> Iterator[None]:
+    """Likewise, and processes started meanwhile may work there, each with a lock of its own beside this one."""
+    with held(folder):
+        os.environ[SHARED] = _mine[Path(folder).resolve()].name
+        try:
+            yield
+        finally:
+            del os.environ[SHARED]
 
 
 def _take(folder: Path, me: Json) -> Path:
@@ -89,7 +94,7 @@ def _take(folder: Path, me: Json) -> Path:
 def _another(folder: Path, mine: Path | None = None) -> Json | None:
     """What the lock of a living process says, None where there is none. Abandoned locks are removed."""
     for path in folder.glob(NAMES):
-        if path != mine and (holder := _read(path)):
+        if path != mine and path.name != os.environ.get(SHARED) and (holder := _read(path)):
             if not _is_abandoned(holder):
                 return holder
             path.unlink(missing_ok=True)

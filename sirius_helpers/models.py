@@ -6,9 +6,11 @@ ModelSpec("ai-forever/ruRoberta-large", revision="…")
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import UserError
 from .kinds import Json
+from .model_files import model_content
 from .validation import at_least, one_of
 
 ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded.py, without a network
@@ -35,4 +37,10 @@ class ModelSpec:
     @property
     def identity(self) -> Json:
         """What the model's answers depend on; a server may move to another address."""
-        return {**vars(self), "server": self.server is not None, "server_requests": None}
+        return {**vars(self), "server": self.server is not None, "server_requests": None, **self.content}
+
+    @property
+    def content(self) -> Json:
+        """What tells a local folder's model from another one at the same place; nothing for other models."""
+        folder = Path(self.name)
+        return {"content": model_content(folder)} if folder.is_dir() else {}

@@ -18,6 +18,7 @@ from tqdm.std import tqdm
 
 from .batching import progress
 from .classifier import Classifier
+from .errors import UserError
 from .journal import fingerprint, replacing
 from .reviews import read_texts, write_csv, write_submission
 from .runs import Run, digest
@@ -48,24 +49,34 @@ def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> 
         if classifier.temperature is None:
             print("predict: the confidence is not calibrated; the stage 'evaluate' calibrates it.")
         pieces = write_pieces(texts, classifier, work)
+    categories = pd.concat([_read(piece, ["category"]) for piece in pieces])["category"]
+    if len(categories) != len(texts):
+        raise UserError(f"{work} holds {len(categories)} predictions of {len(texts)}; run the stage 'predict' again.")
     join(pieces, run.path("predictions.csv"))
-    categories = pd.concat([_read(piece, ["category"]) for piece in pieces])
-    write_submission(run.path("submission.csv"), categories["category"])
+    write_submission(run.path("submission.csv"), categories)
 
 
 def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> list[Path]:
-    """A CSV for each chunk of texts, in order; those that are there are not made again."""
+    """A CSV for each chunk of texts, in order; those that are there and whole are not made again."""
     folder.mkdir(exist_ok=True)
     pieces = []
     with progress(len(texts), "predict") as bar:
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
             pieces.append(folder / f"{start:012}.csv")
-            if pieces[-1].exists():
+            if _is_whole(pieces[-1], chunk):
                 bar.update(len(chunk))
                 continue
             write_csv(pieces[-1], as_table(chunk, classifier, bar))
     return pieces
+
+
+def _is_whole(piece: Path, chunk: Sequence[str]) -> bool:
+    """Whether a chunk's file is there and holds its texts, row by row, to the end of its last line."""
+    try:
+        return piece.read_bytes().endswith(b"\n") and _read(piece, ["text"])["text"].tolist() == list(chunk)
+    except (FileNotFoundError, ValueError):  # no CSV any more
+        return False
 
 
 def as_table(texts: Sequence[str], classifier: Classifier, bar: tqdm[NoReturn] | None = None) -> pd.DataFrame:

@@ -47,6 +47,17 @@ MADE_BY = {
     "submission.csv": "predict",
 }
 
+# What each stage reads of the run. "augment" is not here: each of its texts says for which review and category it was
+# written, and "split" takes those that still fit.
+READS = {
+    "review": ("labels.jsonl", "corrections.csv"),
+    "split": ("labels.csv", "synthetic.jsonl"),
+    "train": ("split.csv",),
+    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
+    "predict": ("adapter", "calibration.json"),
+}
+HANDED_ON = {file for files in READS.values() for file in files}
+
 
 class Run:
     """The files of one run under `checkpoints/<run>/`."""
@@ -59,7 +70,7 @@ class Run:
         return self.folder / name
 
     def need(self, name: str) -> Path:
-        """Path of a file an earlier stage made, as that stage left it when it finished."""
+        """Path of a file an earlier stage made, as that stage left it, and no older than what it was made from."""
         path, stage = self.path(name), MADE_BY[name]
         if not path.exists():
             raise UserError(f"{path} is missing; run the stage '{stage}' first: it makes this file.")
@@ -69,7 +80,27 @@ class Run:
                 f"{path} is not what the stage '{stage}' writes when it finishes: the stage was stopped, or the file "
                 f"was changed or damaged since. Run the stage '{stage}' again."
             )
+        if outdated := self._outdated(name):
+            why, stages = outdated
+            again = [s for s in stages if s != "review"] or stages  # the stages after it bring labels.csv up to date
+            raise UserError(f"{self.folder}: {why}; run {', then '.join(map(repr, again))} again.")
         return path
+
+    def _outdated(self, name: str) -> tuple[str, list[str]] | None:
+        """Which file is older than what it was made from, and the stages, in their order, that make `name` anew.
+
+        What a stage goes on with is followed back to the beginning. What is there to be looked at, such as
+        `errors.csv`, stays so while corrections wait.
+        """
+        if (stage := MADE_BY.get(name)) is None:
+            return None
+        for source, then in self.memory["stages"].get(stage, {}).get("read", {}).items():
+            now = digest(self.path(source))
+            if now != then and (now or source not in MADE_BY):  # one that is gone is no newer one
+                return f"{name} was made from an older {source}", [stage]
+            if name in HANDED_ON and (outdated := self._outdated(source)):
+                return outdated[0], [*outdated[1], stage]
+        return None
 
     @property
     def memory(self) -> Json:
@@ -103,10 +134,10 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
-        """Time a stage, watch its memory and, when its block ends well, record it with the hashes of its files.
+        """Time a stage, watch its memory and, when its block ends well, record it with its files' hashes.
 
-        Nobody else works in the folder meanwhile. Facts that the block puts into the yielded dictionary are
-        recorded too.
+        Those are the files that it wrote and, as they were when it began, those that it read. Nobody else works in the
+        folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
         """
         with held(self.folder), writing(self.folder), Meter() as meter:
             before = self.memory["stages"].get(name)
@@ -114,6 +145,9 @@ class Run:
                 self._record(name, _unfinished(files))
             elif before["fingerprint"] not in (None, fingerprint):
                 print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
+            elif before["fingerprint"]:
+                print(f"{name}: a file that it wrote is gone or was changed, so it is done again.")
+            read = {file: digest(self.path(file)) for file in READS.get(name, ())}
             facts: Json = {}
             start = time.perf_counter()
             yield facts
@@ -123,6 +157,7 @@ class Run:
                 "fingerprint": fingerprint,
                 "seconds": round(time.perf_counter() - start, 1),
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "read": read,
                 "files": {file: digest(self.path(file)) for file in files},
             }
             self._record(name, entry)

@@ -26,6 +26,7 @@ from .categories import Category, phrases, read_categories
 from .errors import UserError
 from .journal import fingerprint, read_records
 from .kinds import Json
+from .labeling import review
 from .reviews import normalised, write_csv
 from .runs import Run, digest
 from .settings import Settings
@@ -40,14 +41,15 @@ def split(settings: Settings) -> pd.DataFrame:
     UserError where no original review is held out: there would be nothing to score a model on.
     """
     run = Run(settings.folder)
-    inputs = [run.need("labels.csv"), run.need("synthetic.jsonl")]
+    labels = review(settings)  # with the latest corrections
+    inputs = [run.path("labels.csv"), run.need("synthetic.jsonl")]
     shares = (settings.test_share, settings.validation_share)
     options = [settings.split, shares, settings.near_duplicate, settings.seed]
     taxonomy = read_categories(settings.data)
     mark = fingerprint("split", [digest(path) for path in inputs], phrases(taxonomy), options)
     if not run.is_finished("split", mark):
         with run.stage("split", mark, ["split.csv"]):
-            table = joined(read_table(inputs[0], ["id", "text", "category"]), read_records(inputs[1]))
+            table = joined(labels, read_records(inputs[1]))
             if settings.split == "seed":
                 table["part"] = seed_parts(table["category"].tolist(), *shares, settings.seed)
             else:
@@ -83,16 +85,17 @@ def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
 def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
     """Originals, then synthetic reviews: columns text, category, source_id, synthetic.
 
-    Synthetic reviews made for labels that have changed since are refused.
+    Synthetic reviews of an original that has another category now, or is gone, are left out, and a line says so.
     """
     category = dict(zip(labels["id"], labels["category"], strict=True))
-    if stale := sum(category.get(record["source_id"]) != record["category"] for record in synthetic):
-        raise UserError(
-            f"{stale} texts in synthetic.jsonl belong to reviews that labels.csv has no longer, or has in another "
-            "category. Run the stage 'augment' again: it takes them out and writes what is then missing."
+    fitting = [record for record in synthetic if category.get(record["source_id"]) == record["category"]]
+    if left_out := len(synthetic) - len(fitting):
+        print(
+            f"split: {left_out} synthetic reviews are left out, because their originals have another category now or "
+            "are gone; run 'augment' to have others written in their place."
         )
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
-    made = pd.DataFrame(synthetic, columns=["text", "category", "source_id"])
+    made = pd.DataFrame(fitting, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
 
 

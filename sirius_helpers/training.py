@@ -276,4 +276,4 @@ def _identity(settings: Settings) -> list[object]:
         "max_tokens",
         "baseline_c",
     )
-    return [vars(settings.classifier), {name: getattr(settings, name) for name in names}]
+    return [vars(settings.classifier) | settings.classifier.content, {name: getattr(settings, name) for name in names}]

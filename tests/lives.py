@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ import torch
 from tiny_models import tiny_qwen2, tiny_roberta
 from transformers import Qwen2Model, RobertaModel, Trainer
 
+from sirius_helpers import prediction
 from sirius_helpers.augmentation import augment
 from sirius_helpers.errors import UserError
 from sirius_helpers.evaluation import evaluate
@@ -48,13 +49,14 @@ STAGES = {f.__name__: f for f in (label, review, augment, split, train, evaluate
 RESULTS = ("labels.jsonl", "labels.csv", "synthetic.jsonl", "rejected.jsonl", "split.csv", "adapter", "history.csv")
 RESULTS += ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
 RESULTS += ("predictions.csv", "submission.csv")
+prediction.CHUNK = 6  # several chunks of the few test rows
 DONE, FAILED, REFUSED = 0, 1, 2  # exit codes; a killed process has -9
 TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}  # audit events
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a run dies: in a stage, at a share of its unbroken time or before its n-th touch of the run's folder."""
+    """A run's death in a stage: from outside at a share of its notes, or before its n-th touch of the folder."""
 
     stage: str
     moment: float | None = None
@@ -90,17 +92,19 @@ class Life:
         if copy:
             shutil.copytree(world.whole.folder, self.folder)
 
-    def start(self, kill: Kill | None = None, before: Callable[[], None] = lambda: None) -> int:
+    def start(self, kill: Kill | None = None, before: Callable = lambda: None, stages: Iterable[str] = STAGES) -> int:
         """Begin a run in a process of its own; returns its pid."""
         self.notes.touch()
-        return fork(lambda: (before(), pipeline(self.settings, self.notes, kill)), self.log)
+        return fork(lambda: (before(), pipeline(self.settings, self.notes, kill, stages)), self.log)
 
-    def run(self, kill: Kill | None = None, before: Callable[[], None] = lambda: None) -> int:
-        """A run from the first stage to the last, or to its death; returns the exit code."""
-        pid = self.start(kill, before)
+    def run(self, kill: Kill | None = None, before: Callable = lambda: None, stages: Iterable[str] = STAGES) -> int:
+        """A run of these stages to the last one's end, or to its death; returns the exit code."""
+        pid = self.start(kill, before, stages)
         if kill and kill.moment is not None:
             self.wait_for(f"{kill.stage} begins", pid)
-            time.sleep(kill.moment * self.world.whole.seconds(kill.stage))
+            share = kill.moment * self.world.whole.progress(kill.stage)
+            while self.progress(kill.stage) < share and f"{kill.stage} ends" not in self._latest() and is_running(pid):
+                time.sleep(0.002)
             os.kill(pid, signal.SIGKILL)
         code = ended(pid)
         if code == -signal.SIGKILL:
@@ -109,8 +113,12 @@ class Life:
 
     def wait_for(self, note: str, pid: int) -> None:
         """Until this process, the latest, has noted this or has ended."""
-        while note not in self._latest() and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        while note not in self._latest() and is_running(pid):
             time.sleep(0.002)
+
+    def progress(self, stage: str) -> int:
+        """How much of a stage the latest process has noted, so that a moment is one however busy the machine is."""
+        return sum(note.startswith(f"{stage} ") for note in self._latest())
 
     def current_stage(self) -> str:
         """Where the latest process was last seen."""
@@ -167,8 +175,8 @@ class Life:
         return notes[len(notes) - notes[::-1].index("process starts") :] if "process starts" in notes else []
 
 
-def pipeline(settings: Settings, notes: Path, kill: Kill | None) -> None:
-    """Every stage in order, with notes: calls of a model, what became durable, touches of the run's folder."""
+def pipeline(settings: Settings, notes: Path, kill: Kill | None, stages: Iterable[str] = STAGES) -> None:
+    """The stages in order, with notes: calls of a model, what became durable, touches of the run's folder."""
     file = os.open(notes, os.O_WRONLY | os.O_APPEND)
     os.write(file, b"process starts\n")
     at = {"stage": "settings", "touches": 0}
@@ -194,10 +202,10 @@ def pipeline(settings: Settings, notes: Path, kill: Kill | None) -> None:
     for owner, name in ((Journal, "append"), (Trainer, "_save_checkpoint")):
         setattr(owner, name, then(getattr(owner, name), lambda: note("durable")))
     begin(settings)
-    for name, stage in STAGES.items():
+    for name in stages:
         at |= {"stage": name, "touches": 0}
         note("begins")
-        stage(settings)
+        STAGES[name](settings)
         note("ends")
 
 
@@ -229,6 +237,10 @@ def fork(work: Callable[[], object], log: Path) -> int:
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def is_running(pid: int) -> bool:
+    return not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def ended(pid: int) -> int:

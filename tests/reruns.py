@@ -9,6 +9,7 @@ imported once; each interpreter is a fork of this process, which itself runs no 
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import re
 import shutil
@@ -35,6 +36,7 @@ STAGES = {
     "evaluate": ("5. Evaluate", {}),
     "predict": ("6. Predict", {}),
 }
+CORRECTION = ["split", "train"]  # what a corrected label needs
 GONE = {"evaluate": "errors.csv", "predict": "submission.csv"}  # or a file that is missing
 CHANGED = ("profile", "profile_reason", "data", "run", "labels", "seed")  # not for CHANGES, or as they are
 
@@ -83,26 +85,41 @@ def content(folder: Path) -> dict[str, str | None]:
 
 
 def rerun(settings: Settings, stage: str, folder: Path) -> dict:
-    """One stage on a copy of the finished run, after something of its own has changed."""
+    """One stage on a copy of the finished run, after something of its own has changed; or what a correction needs."""
     runs = folder / stage
     shutil.copytree(settings.checkpoints, runs)
     mine = runs / settings.run
-    if stage == "review":
-        first = json.loads((mine / "labels.jsonl").read_text(encoding="utf-8").splitlines()[0])
-        other = "посуда" if first["category"] == "обувь" else "обувь"
-        (mine / "corrections.csv").write_text(f"id,category\n{first['id']},{other}\n", encoding="utf-8")
+    source = correct_label(mine) if stage in ("review", "correction") else ""
     if stage in GONE:
         (mine / GONE[stage]).unlink()
     before, times = content(mine), stage_times(mine)
     log, page = folder / f"{stage}.txt", folder / f"{stage}.html"
-    changes = {"checkpoints": runs} | STAGES[stage][1]
-    code = in_fork(lambda: alone(settings, [stage], changes, page), log)
+    stages, own = (CORRECTION, {}) if stage == "correction" else ([stage], STAGES[stage][1])
+    code = in_fork(lambda: alone(settings, stages, {"checkpoints": runs} | own, page), log)
     after = content(mine)
     return {
         "stage": stage,
         "changed": sorted(name for name in before | after if before.get(name) != after.get(name)),
         "recorded": [name for name, entry in stage_times(mine).items() if entry != times.get(name)],
+        "of_the_review": [row for row in rows(mine / "split.csv") if row["source_id"] == source],
+        "before": [row for row in rows(settings.folder / "split.csv") if row["source_id"] == source],
     } | outcome(code, log, page)
+
+
+def correct_label(run: Path) -> str:
+    """Write the other category down for a review that is trained on and has synthetic reviews; returns its id."""
+    table = rows(run / "split.csv")
+    sources = [row["source_id"] for row in table if row["synthetic"] == "True" and row["source_id"] != "example"]
+    trained_on = (row for row in table if row["source_id"] in sources and row["part"] == "train")
+    row = next(row for row in trained_on if row["synthetic"] == "False")
+    other = "посуда" if row["category"] == "обувь" else "обувь"
+    (run / "corrections.csv").write_text(f"id,category\n{row['source_id']},{other}\n", encoding="utf-8")
+    return row["source_id"]
+
+
+def rows(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def stage_times(folder: Path) -> dict:
@@ -118,7 +135,7 @@ def main() -> int:
         log, page = folder / "whole.txt", folder / "whole.html"
         code = in_fork(lambda: alone(settings, list(STAGES), {}, page), log)
         print(json.dumps({"stage": "all"} | outcome(code, log, page)), flush=True)
-        for stage in STAGES if code == DONE else ():
+        for stage in [*STAGES, "correction"] if code == DONE else ():
             print(json.dumps(rerun(settings, stage, folder)), flush=True)
     return 0
 

@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,46 +29,50 @@ from lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fo
 
 from sirius_helpers import locks
 from sirius_helpers.journal import read_records
+from sirius_helpers.runs import MADE_BY
 
 JOURNALS = ("labels.jsonl", "synthetic.jsonl", "rejected.jsonl")
 Problems = list[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 when everything survived; a line of JSON for each trial, then the table."""
+    """Exit code 0 when everything was tried and survived; a line of JSON for each trial, then the table."""
     parser = argparse.ArgumentParser(description="Break runs and see what becomes of them.")
     parser.add_argument("--short", action="store_true", help="what `make test` does")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=15, help="start no trial after this time")
     options = parser.parse_args(arguments)
     end = time.monotonic() + 60 * options.minutes
-    results: dict[str, list[Problems]] = {}
+    results: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         _inherited.update(world=world, trials=list(trials(options.short)), seed=options.seed, end=end)
         with get_context("fork").Pool(2) as pool:
             for line in pool.imap(attempt, range(len(_inherited["trials"]))):
-                results.setdefault(line["fault"], []).extend([line["problems"]] * line["times"])
+                results.setdefault(line["fault"], []).append(line)
                 print(json.dumps(line, ensure_ascii=False), flush=True)
-    print(f"\n{'fault':<58} tried  survived  lost")
-    for fault, outcomes in results.items():
-        lost = sum(map(bool, outcomes))
-        print(f"{fault:<58} {len(outcomes):>5} {len(outcomes) - lost:>9} {lost:>5}")
-    return int(any(map(any, results.values())))
+    print(f"\n{'fault':<58} tried  survived  lost  not tried")
+    for fault, lines in results.items():
+        lost = sum(max(1, line["times"]) for line in lines if line["problems"])
+        survived = sum(line["times"] for line in lines if not line["problems"])
+        skipped = sum(line["skipped"] for line in lines)
+        print(f"{fault:<58} {survived + lost:>5} {survived:>9} {lost:>5} {skipped:>10}")
+    return int(any(line["problems"] or line["skipped"] for lines in results.values() for line in lines))
 
 
 _inherited: dict = {}  # by the two workers, which are forks of this process
 
 
 def attempt(number: int) -> dict:
-    """One trial: fault, how many times it was done, seconds, problems."""
+    """One trial: fault, how many times it was done, seconds, problems, and whether there was no time left for it."""
     fault, trial = _inherited["trials"][number]
     start = time.monotonic()
-    times, problems = 0, []
-    if start < _inherited["end"]:
+    times, problems, skipped = 0, [], start >= _inherited["end"]
+    if not skipped:
         rng = random.Random(f"{_inherited['seed']}:{number}")
         times, problems = trial(_inherited["world"], rng, f"trial-{number}")
-    return {"fault": fault, "times": times, "seconds": round(time.monotonic() - start, 1), "problems": problems}
+    seconds = round(time.monotonic() - start, 1)
+    return {"fault": fault, "times": times, "seconds": seconds, "problems": problems, "skipped": skipped}
 
 
 def trials(short: bool) -> Iterator[tuple[str, Callable]]:
@@ -85,8 +90,12 @@ def trials(short: bool) -> Iterator[tuple[str, Callable]]:
         yield "killed", one_kill_a_stage
     for _ in range(6):
         yield "killed several times in one stage", kills_in_one_stage
+    for stage in STAGES:
+        yield f"{stage} alone, killed", lambda *trial, stage=stage: killed_alone(stage, *trial)
     for name, damage in damages.items():
         yield name, damaged(damage)
+    for name, harm in {"empty": lambda data: b"", "a row short": without_last_row}.items():
+        yield f"chunk of predictions {name}", lambda *trial, harm=harm: damaged_chunk(harm, *trial)
     for _ in range(3):
         yield "a second process", second_process
     for _ in range(8):
@@ -105,8 +114,9 @@ def trials(short: bool) -> Iterator[tuple[str, Callable]]:
 
 
 def one_kill_a_stage(world: World, rng: random.Random, name: str) -> tuple[int, Problems]:
-    """Six stages, each killed once: every other one by the clock, the rest before a touch of the folder."""
-    stages = [s for s in STAGES if s != rng.choice(("review", "split"))]
+    """Six stages, each killed once: every other one from outside, the rest before a touch of the folder."""
+    left_out = rng.choice(("review", "split"))
+    stages = [stage for stage in STAGES if stage != left_out]
     return kill_trial(world, name, [random_kill(world, rng, stage, i % 2) for i, stage in enumerate(stages)])
 
 
@@ -115,9 +125,9 @@ def kills_in_one_stage(world: World, rng: random.Random, name: str) -> tuple[int
     return kill_trial(world, name, [random_kill(world, rng, stage, i % 2) for i in range(3)])
 
 
-def random_kill(world: World, rng: random.Random, stage: str, by_clock: int) -> Kill:
-    if by_clock:
-        return Kill(stage, moment=rng.uniform(0, 0.8))
+def random_kill(world: World, rng: random.Random, stage: str, from_outside: int) -> Kill:
+    if from_outside:
+        return Kill(stage, moment=rng.random())
     return Kill(stage, touch=rng.randint(1, world.whole.touches(stage)))
 
 
@@ -125,6 +135,29 @@ def kill_trial(world: World, name: str, kills: list[Kill]) -> tuple[int, Problem
     life = world.life(name)
     problems = killed(life, kills) + settled(life)
     return life.kills.total(), problems + list(life.redone().items())
+
+
+def killed_alone(stage: str, world: World, rng: random.Random, name: str) -> tuple[int, Problems]:
+    """A process that does one stage only, on a run that lacks nothing but this stage's files."""
+    life = world.life(name, copy=True)
+    for file, maker in MADE_BY.items():
+        if maker == stage:
+            remove(life.folder / file)
+    kill = Kill(stage, touch=rng.randint(1, world.whole.touches(stage)))
+    problems = [] if life.run(kill, stages=[stage]) == -signal.SIGKILL else [f"{kill} missed: {life.said()[-500:]}"]
+    if life.run(stages=[stage]) != DONE:
+        problems.append(life.said()[-500:])
+    return life.kills.total(), problems + settled(life) + list(life.redone().items())
+
+
+def damaged_chunk(harm: Callable, world: World, rng: random.Random, name: str) -> tuple[int, Problems]:
+    """A prediction killed with some of its chunks done; one of them is then found damaged."""
+    life = world.life(name, copy=True)
+    remove(life.folder / "predictions.csv")
+    life.run(Kill("predict", touch=world.whole.touches("predict") // 2), stages=["predict"])
+    chunk = rng.choice(sorted(life.folder.glob("predictions-*/*.csv")))
+    chunk.write_bytes(harm(chunk.read_bytes()))
+    return 1, settled(life)
 
 
 def killed(life: Life, kills: list[Kill]) -> Problems:
@@ -136,10 +169,18 @@ def killed(life: Life, kills: list[Kill]) -> Problems:
 def damage_table() -> dict[str, Callable[[Path, random.Random], None]]:
     """What may be found wrong in the folder of a finished run."""
     table: dict[str, Callable] = {}
-    for file in JOURNALS[:2]:
+    for file in JOURNALS:
         table[f"{file} torn at a random byte"] = lambda run, rng, f=file: cut(run / f, rng.random())
         table[f"{file} torn within a letter"] = lambda run, rng, f=file: cut_letter(run / f, rng)
-    for file in ("labels.jsonl", "labels.csv", "synthetic.jsonl", "split.csv", "metrics.json", "submission.csv"):
+    for file in (
+        *JOURNALS,
+        "judge.jsonl",
+        "labels.csv",
+        "split.csv",
+        "metrics.json",
+        "calibration.json",
+        "submission.csv",
+    ):
         table[f"{file} empty"] = lambda run, _, f=file: (run / f).write_bytes(b"")
     table["run.json empty"] = lambda run, _: (run / "run.json").write_bytes(b"")
     table["run.json torn"] = lambda run, rng: cut(run / "run.json", rng.random())
@@ -159,6 +200,7 @@ SHORT_DAMAGES = (
     "synthetic.jsonl empty",
     "split.csv gone, its finish marker there",
     "adapter's weights empty",
+    "calibration.json empty",
     "*.part left behind",
     "lock of a dead process left behind",
 )
@@ -330,6 +372,17 @@ def read(path: Path) -> str:
 def cut(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
+
+
+def without_last_row(data: bytes) -> bytes:
+    return data[: data.rindex(b"\n", 0, -1) + 1]
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def cut_letter(path: Path, rng: random.Random) -> None:

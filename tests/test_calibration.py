@@ -11,6 +11,7 @@ from sirius_helpers.calibration import (
     temperature_of,
     wilson,
 )
+from sirius_helpers.errors import UserError
 
 
 def softmax(logits):
@@ -91,3 +92,10 @@ def test_a_temperature_belongs_to_one_adapter(tmp_path):
     assert temperature_of(adapter) == 1.5
     (adapter / "weights").write_text("2")  # trained anew
     assert temperature_of(adapter) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"temperature": 1.', b"{}", b"[]", b'{"temperature": null, "adapter": 1}'])
+def test_a_damaged_temperature_is_one_line_with_the_remedy(tmp_path, content):
+    (tmp_path / "calibration.json").write_bytes(content)
+    with pytest.raises(UserError, match="calibration.json is damaged; run the stage 'evaluate' again"):
+        temperature_of(tmp_path / "adapter")

@@ -109,6 +109,7 @@ def test_no_code_in_a_checkpoint_is_run(ready, monkeypatch, tmp_path):
     killed(ready, monkeypatch, "on_evaluate", 3)
     poisoned = list(ready.folder.glob("training-*/checkpoint-*/*.p*t*"))
     assert {path.name for path in poisoned} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    assert not list(ready.folder.rglob("*.bin"))
     for path in poisoned:
         path.write_bytes(pickle.dumps(Poison()))
     with pytest.raises(pickle.UnpicklingError, match="weights_only|Weights only"):

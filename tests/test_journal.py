@@ -2,9 +2,14 @@ import errno
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from conftest import no_file_longer_than
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
 
 from sirius_helpers import journal as journal_module
 from sirius_helpers.errors import UserError
@@ -38,6 +43,27 @@ def test_a_torn_file_loses_only_its_unfinished_batch_at_every_byte(tmp_path):
         assert numbers(journal) == expected, cut
         journal.append([{"n": 9}])
         assert numbers(Journal(path, "f1")) == [*expected, 9], cut
+
+
+BATCHES = st.lists(st.lists(st.text("аёb\n🦔", max_size=4), min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(BATCHES, st.floats(0, 1)), min_size=1, max_size=4))
+@limits(max_examples=100, deadline=None)
+def test_torn_again_and_again_a_journal_holds_whole_batches_from_the_beginning_on(lives):
+    """A life appends batches and ends torn at any byte; the next one finds as many whole batches as lie before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, written, ends = Path(folder, "a.jsonl"), [], []
+        for batches, share in lives:
+            journal = Journal(path, "f1")
+            assert [record["text"] for record in journal.records] == [text for batch in written for text in batch]
+            for batch in batches:
+                journal.append({"text": text} for text in batch)
+                ends.append(path.stat().st_size)
+            size = round(share * path.stat().st_size)
+            os.truncate(path, size)
+            ends = [end for end in ends if end <= size]
+            written = [*written, *batches][: len(ends)]
 
 
 def test_another_fingerprint_sets_the_file_aside_and_the_old_one_brings_it_back(tmp_path):

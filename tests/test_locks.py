@@ -9,7 +9,7 @@ import pytest
 
 from sirius_helpers import locks
 from sirius_helpers.errors import UserError
-from sirius_helpers.locks import check_free, held
+from sirius_helpers.locks import held, held_with_children
 
 HOLD = (
     "import sys, time; from pathlib import Path; from sirius_helpers.locks import held\n"
@@ -42,11 +42,10 @@ def said(folder):
 
 
 def test_a_second_process_is_refused_with_folder_holder_time_and_remedy(other, tmp_path):
-    for attempt in (lambda: held(tmp_path).__enter__(), lambda: check_free(tmp_path)):
-        with pytest.raises(UserError) as refusal:
-            attempt()
-        for part in (str(tmp_path), f"process {other.pid} on ", time.strftime("since %Y-"), "choose another RUN"):
-            assert part in str(refusal.value)
+    with pytest.raises(UserError) as refusal, held(tmp_path):
+        pytest.fail("went on")
+    for part in (str(tmp_path), f"process {other.pid} on ", time.strftime("since %Y-"), "choose another RUN"):
+        assert part in str(refusal.value)
     assert other.poll() is None
 
 
@@ -71,15 +70,16 @@ def test_a_pid_that_went_to_another_process_holds_nothing(tmp_path, other):
     locks_in(tmp_path)[0].unlink()
     leave(tmp_path, **holder | {"beat": 0.0})
     with pytest.raises(UserError, match="is in use"):  # it lives: a heartbeat that stopped does not matter
-        check_free(tmp_path)
+        held(tmp_path).__enter__()
     leave(tmp_path, **holder | {"started": holder["started"] - 3600})
-    check_free(tmp_path)
+    with held(tmp_path):
+        pass
 
 
 def test_a_lost_machine_frees_the_folder_after_two_minutes_without_a_heartbeat(tmp_path):
     leave(tmp_path, **ELSEWHERE, beat=time.time() - 100)
     with pytest.raises(UserError, match="process 7 on colab-1 is at work there since noon"):
-        check_free(tmp_path)
+        held(tmp_path).__enter__()
     leave(tmp_path, **ELSEWHERE, beat=time.time() - 130)
     with held(tmp_path):
         pass
@@ -99,9 +99,37 @@ def test_the_same_process_may_ask_again_and_only_the_last_exit_frees(tmp_path):
     with held(tmp_path):
         with held(tmp_path):
             pass
-        check_free(tmp_path)
         assert len(locks_in(tmp_path)) == 1
     assert not locks_in(tmp_path)
+
+
+def test_a_child_works_beside_its_parent_and_nobody_else_does(tmp_path):
+    command = [sys.executable, "-c", HOLD, tmp_path, "0.3"]
+    environment = dict(os.environ)
+    with held_with_children(tmp_path):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "held\n" and len(locks_in(tmp_path)) == 2
+        stranger = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert "is in use: process" in stranger.stderr
+        assert child.wait() == 0 and len(locks_in(tmp_path)) == 1
+    assert not locks_in(tmp_path) and locks.SHARED not in os.environ
+
+
+def test_a_child_keeps_the_folder_when_its_parent_was_killed(tmp_path):
+    code = (
+        "import subprocess, sys, time; from sirius_helpers.locks import held_with_children\n"
+        "with held_with_children(sys.argv[1]): subprocess.run([sys.executable, '-c', *sys.argv[2:]])"
+    )
+    command = [sys.executable, "-c", code, tmp_path, HOLD, tmp_path, "60"]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "held\n"
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill(), parent.wait()
+    try:
+        with pytest.raises(UserError, match=f"process {child.pid} on"), held(tmp_path):
+            pytest.fail("went on")
+    finally:
+        child.kill()
 
 
 def test_an_error_or_an_interrupt_frees_the_folder(tmp_path):
@@ -127,7 +155,7 @@ def test_a_lock_that_cannot_be_read_lasts_two_minutes(tmp_path, content):
     path = tmp_path / "run.left.lock"
     path.write_bytes(content)
     with pytest.raises(UserError, match="another process is at work"):
-        check_free(tmp_path)
+        held(tmp_path).__enter__()
     os.utime(path, (time.time() - 130,) * 2)
     with held(tmp_path):
         pass

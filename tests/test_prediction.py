@@ -82,6 +82,29 @@ def test_a_killed_prediction_goes_on_with_the_missing_chunks(ready, monkeypatch)
     assert calls == [4, 4, 4, 4, 4, 2]  # two finished, one killed, the three that were missing
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: data.rindex(b"\n", 0, -1) + 1],  # a row short
+        lambda data: data[:-4],
+        lambda data: data.replace("Чашка".encode(), "Кружка".encode()),
+        lambda data: b"\xff" + data,
+    ],
+)
+def test_a_damaged_chunk_is_predicted_again_and_a_whole_one_is_not(ready, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(prediction, "CHUNK", 6)
+    done, call = [], Classifier.__call__
+    monkeypatch.setattr(Classifier, "__call__", lambda self, texts, bar: done.append(texts) or call(self, texts, bar))
+    with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier:
+        pieces = write_pieces(TEXTS, classifier, tmp_path / "work")
+        whole = [piece.read_bytes() for piece in pieces]
+        pieces[1].write_bytes(damage(whole[1]))
+        assert write_pieces(TEXTS, classifier, tmp_path / "work") == pieces
+    assert [piece.read_bytes() for piece in pieces] == whole
+    assert len(done) == 4
+
+
 def test_a_full_disk_leaves_no_part_and_keeps_the_old_predictions(ready, tmp_path):
     pieces = [tmp_path / "0.csv", tmp_path / "1.csv"]
     for piece in pieces:

@@ -42,6 +42,16 @@ def test_a_stage_alone_changes_its_own_files_and_no_others(reruns, stage):
     assert changed and changed <= own
 
 
+def test_a_corrected_label_is_trained_on_after_rerunning_split_and_train(reruns):
+    found = reruns["correction"]
+    assert not found["problem"]
+    assert found["recorded"] == ["review", "split", "train"]
+    assert found["changed"] == ["adapter", "history.csv", "labels.csv", "metrics.json", "split.csv"]
+    old, new = found["before"], found["of_the_review"]
+    assert old[0]["part"] == new[0]["part"] == "train" and old[0]["category"] != new[0]["category"]
+    assert len(old) > 1 and len(new) == 1  # what was written for the old category is left out
+
+
 def is_set_aside(name):
     """Records made under other settings: `labels.<fingerprint>.jsonl`."""
     return len(name.split(".")) == 3 and name.endswith(".jsonl")

@@ -48,6 +48,62 @@ def test_a_file_is_handed_on_only_as_its_stage_left_it(tmp_path):
         run.need("split.csv")
 
 
+def make(run, stage, **files):
+    """A finished stage that wrote these texts."""
+    names = {name: name.replace("_", ".") for name in files}
+    with run.stage(stage, "f", names.values()):
+        for name, text in files.items():
+            run.path(names[name]).write_text(text)
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """A run of files that were made from each other."""
+    run = Run(tmp_path)
+    make(run, "label", labels_jsonl="a")
+    make(run, "review", labels_csv="a")
+    make(run, "augment", synthetic_jsonl="a")
+    make(run, "split", split_csv="a")
+    make(run, "train", adapter="a", history_csv="a")
+    make(run, "evaluate", errors_csv="a")
+    return run
+
+
+def test_a_file_made_from_an_older_one_names_both_and_the_stage_to_run_again(chain):
+    make(chain, "review", labels_csv="b")
+    with pytest.raises(UserError, match="split.csv was made from an older labels.csv; run 'split' again"):
+        chain.need("split.csv")
+    with pytest.raises(UserError, match="split.csv was made from an older labels.csv; run 'split', then 'train' again"):
+        chain.need("adapter")
+    make(chain, "split", split_csv="a")
+    assert chain.need("adapter").exists()  # split as before
+
+
+def test_a_correction_is_noticed_wherever_work_goes_on_and_results_may_still_be_looked_at(chain):
+    chain.path("corrections.csv").write_text("a")
+    for name, again in (("labels.csv", "'review'"), ("split.csv", "'split'"), ("adapter", "'split', then 'train'")):
+        with pytest.raises(UserError, match=f"labels.csv was made from an older corrections.csv; run {again} again"):
+            chain.need(name)
+    assert chain.need("errors.csv").exists() and chain.need("synthetic.jsonl").exists()
+    chain.path("corrections.csv").unlink()
+    assert chain.need("adapter").exists()
+
+
+def test_a_result_is_not_shown_as_that_of_a_newer_adapter(chain):
+    make(chain, "train", adapter="b", history_csv="a")
+    with pytest.raises(UserError, match="errors.csv was made from an older adapter; run 'evaluate' again"):
+        chain.need("errors.csv")
+
+
+def test_a_file_that_is_gone_makes_nothing_older_and_a_run_that_recorded_no_reading_works(chain):
+    chain.path("labels.jsonl").unlink()
+    assert chain.need("adapter").exists()
+    stages = {name: {k: v for k, v in entry.items() if k != "read"} for name, entry in chain.memory["stages"].items()}
+    chain.remember(stages=stages)
+    chain.path("corrections.csv").write_text("a")
+    assert chain.need("adapter").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b'{"stages": {"la', b"5", b"{}", b'{"stages": 5}', b"\xff\xfe"])
 def test_a_damaged_run_json_is_set_aside_and_says_so_once(tmp_path, capsys, content):
     run = Run(tmp_path)
@@ -93,6 +149,14 @@ def test_a_changed_fingerprint_says_that_the_stage_is_done_again(tmp_path, capsy
     with run.stage("train", "f2", []):
         pass
     assert "train: its input, settings or model changed" in capsys.readouterr().out
+
+
+def test_a_file_changed_by_hand_says_that_the_stage_is_done_again(tmp_path, capsys):
+    run = Run(tmp_path)
+    for text in ("a", "by hand"):
+        make(run, "review", labels_csv="a")
+        run.path("labels.csv").write_text(text)
+    assert capsys.readouterr().out == "review: a file that it wrote is gone or was changed, so it is done again.\n"
 
 
 def test_a_folders_digest_sees_names_and_content(tmp_path):

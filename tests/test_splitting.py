@@ -230,12 +230,12 @@ def test_seed_split_gives_every_row_a_part_keeps_proportions_and_is_stable(categ
         assert abs(own - expected) < 1 + 1e-9
 
 
-def test_texts_made_for_labels_that_have_changed_are_refused():
+def test_texts_made_for_labels_that_have_changed_are_left_out_and_counted(capsys):
     labels = pd.DataFrame({"id": ["a", "b"], "text": ["раз", "два"], "category": ["обувь", "посуда"]})
-    made = [{"text": "три", "category": "обувь", "source_id": source} for source in ("a", "b", "gone")]
-    assert len(joined(labels, made[:1])) == 3
-    with pytest.raises(UserError, match="2 texts in synthetic.jsonl .* Run the stage 'augment' again"):
-        joined(labels, made)
+    made = [{"text": source, "category": "обувь", "source_id": source} for source in ("a", "b", "gone")]
+    assert len(joined(labels, made[:1])) == 3 and not capsys.readouterr().out
+    assert joined(labels, made)["text"].tolist() == ["раз", "два", "a"]
+    assert "split: 2 synthetic reviews are left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])

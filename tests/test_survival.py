@@ -14,7 +14,7 @@ import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import __main__, pictures
+from sirius_helpers import __main__, locks, pictures
 from sirius_helpers.augmentation import augment
 from sirius_helpers.evaluation import evaluate
 from sirius_helpers.journal import Journal
@@ -43,7 +43,7 @@ def faults():
     ("fault", "least"),
     [
         ("killed", 5),  # of six; one may come after the end
-        ("damaged files, all at once", 6),
+        ("damaged files, all at once", 7),
         ("a second process", 1),
         ("disk full", 1),
         ("folder removed", 1),
@@ -251,13 +251,20 @@ def test_a_killed_kernel_is_told_in_one_line(main_on, capsys):
     assert "Error: the notebook's process was killed" in capsys.readouterr().err
 
 
-def test_make_run_beside_a_run_at_work_is_refused_before_it_touches_the_notebook(mine, monkeypatch, capsys):
-    monkeypatch.setattr(__main__, "settings_for", lambda *_, **__: mine)
-    code = "import sys; from sirius_helpers.locks import held\nwith held(sys.argv[1]): print(flush=True); input()"
-    command = [sys.executable, "-c", code, mine.folder]
-    other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
-    other.stdout.readline()
-    assert __main__.main([]) == 2
-    assert f"is in use: process {other.pid} on" in capsys.readouterr().err
-    assert not (mine.folder / "notebook.ipynb").exists()
-    other.communicate(b"\n")
+def test_make_run_beside_another_is_refused_also_between_two_stages(main_on, mine, tmp_path, capsys):
+    """The first one's only cell starts the second, while no stage is at work."""
+    code = (
+        "import subprocess, sys, os\n"
+        "from sirius_helpers import locks\n"
+        "environment = {k: v for k, v in os.environ.items() if k != locks.SHARED}\n"
+        f"command = [sys.executable, '-m', 'sirius_helpers', '--data', {str(mine.data)!r}, '--run', {mine.run!r}]\n"
+        f"environment['SIRIUS_CHECKPOINTS'] = {str(mine.checkpoints)!r}\n"
+        "second = subprocess.run(command, env=environment, capture_output=True, text=True)\n"
+        "print(second.returncode, second.stderr)"
+    )
+    memory = Run(mine.folder).path("run.json").read_bytes()
+    assert main_on(code) == 0
+    said = (mine.folder / "notebook.ipynb").read_text(encoding="utf-8")
+    assert f"2 Error: {mine.folder} is in use: process {os.getpid()} on" in said
+    assert Run(mine.folder).path("run.json").read_bytes() == memory
+    assert not list(mine.folder.glob(locks.NAMES))
