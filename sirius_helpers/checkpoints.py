@@ -52,7 +52,7 @@ class _WithoutArguments(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Right after the checkpoint was written."""
-        Path(args.output_dir, f"checkpoint-{state.global_step}", "training_args.bin").unlink(missing_ok=True)
+        Path(str(args.output_dir), f"checkpoint-{state.global_step}", "training_args.bin").unlink(missing_ok=True)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

@@ -9,8 +9,10 @@ Knows texts; not how they were made.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ ALL = "all"
 def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row for each category and one for all.
 
-    Columns: category, texts, distinct-1 and distinct-2 (share of different words and word pairs among all), chrF to
+    Columns: category, texts, distinct-1 and distinct-2 (share of different words and word pairs among 50), chrF to
     the original (0..1, mean), characters (median), length ratio (median of synthetic to original).
     """
     groups = [*pairs.groupby("category", sort=True), (ALL, pairs)] if len(pairs) else []
@@ -47,10 +49,20 @@ def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def distinct(texts: Sequence[str], length: int) -> float:
-    """Share of different runs of `length` words among all of them (Li et al. 2016, arXiv:1510.03055)."""
-    runs = [run for text in texts for run in word_runs(text, length)]
-    return len(set(runs)) / len(runs) if runs else 0.0
+def distinct(texts: Sequence[str], length: int, size: int = 50, draws: int = 20, seed: int = 0) -> float:
+    """Share of different runs of `length` words (Li et al. 2016, arXiv:1510.03055) among `size` of them.
+
+    The share falls with the number of runs, so it is the mean over seeded draws of texts up to `size` runs: groups of
+    different sizes then compare. NaN where the texts hold fewer.
+    """
+    runs, source = [word_runs(text, length) for text in texts], random.Random(seed)
+    if sum(map(len, runs)) < size:
+        return float("nan")
+    shares = []
+    for _ in range(draws):
+        source.shuffle(runs)
+        shares.append(len(set(islice(chain.from_iterable(runs), size))) / size)
+    return float(np.mean(shares))
 
 
 def chrf(text: str, original: str, longest: int = 6, beta: float = 2.0) -> float:

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -5,9 +6,14 @@ from sirius_helpers.diversity import chrf, distinct, diversity, told_apart
 
 
 def test_distinct_counts_different_words_among_all():
-    assert distinct(["Сапоги малы", "сапоги, велики!"], 1) == 3 / 4
-    assert distinct(["да нет да нет"], 2) == 2 / 3
-    assert distinct(["да"], 2) == 0
+    assert distinct(["Сапоги малы", "сапоги, велики!"], 1, size=4) == 3 / 4
+    assert distinct(["да нет да нет"], 2, size=3) == pytest.approx(2 / 3)
+    assert np.isnan(distinct(["да"], 2))
+
+
+def test_distinct_does_not_depend_on_how_many_texts_there_are():
+    texts = [f"слово{n % 30} слово{n * 7 % 30}" for n in range(60)]
+    assert distinct(texts * 4, 1) == pytest.approx(distinct(texts, 1), abs=0.05)
 
 
 def test_chrf_is_one_for_equal_words_and_falls_with_distance():
