@@ -9,30 +9,25 @@ import argparse
 import sys
 
 from . import processes
-from .errors import UserError
+from .errors import UserError, command
 from .settings import settings_for
 from .training import train
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 when the adapter is written, 2 with one line on stderr otherwise."""
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="accelerate launch -m sirius_helpers.launch", description=__doc__)
     parser.add_argument("--data", default="", help="folder with the categories")
     parser.add_argument("--run", default="", help="the run whose split.csv is trained on")
     parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
     options = parser.parse_args(arguments)
-    try:
-        settings = settings_for(**vars(options))
-        if settings.batch_size % processes.count():
-            raise UserError(
-                f"a batch of {settings.batch_size} texts cannot be shared by {processes.count()} processes; choose a "
-                "number that divides it."
-            )
-        train(settings)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings = settings_for(**vars(options))
+    if settings.batch_size % processes.count():
+        raise UserError(
+            f"a batch of {settings.batch_size} texts cannot be shared by {processes.count()} processes; choose a "
+            "number that divides it."
+        )
+    train(settings)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from .categories import Category, labels_of, read_categories
 from .classifier import Classifier
-from .errors import UserError
+from .errors import UserError, command
 from .journal import fingerprint
 from .labeling import label_record, labeler_identity, loaded_labeler
 from .locks import held
@@ -205,8 +205,8 @@ def _in_one_line(error: Exception) -> UserError:
     return UserError(f"the run stopped: {reason} Start it again when that is mended: finished blocks are kept.")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 when every row is done, 2 with one line on stderr otherwise."""
+@command
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sirius_helpers.scaleout", description=__doc__.split("\n")[0])
     parser.add_argument("task", choices=("label", "predict"))
     parser.add_argument("source", help="folder with .csv or .parquet files, columns id and text; or one such file")
@@ -216,18 +216,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
     parser.add_argument("--workers", type=int, help="model workers; one for each GPU or CPU where not given")
     options = parser.parse_args(arguments)
-    try:
-        settings = settings_for(options.profile, data=options.data)
-        if options.task == "label":
-            label_files(options.source, options.output, settings, options.workers)
-        elif options.adapter:
-            predict_files(options.source, options.output, options.adapter, settings, options.workers)
-        else:
-            raise UserError("predict needs --adapter: the folder that a finished run's stage 'train' wrote.")
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings = settings_for(options.profile, data=options.data)
+    if options.task == "label":
+        label_files(options.source, options.output, settings, options.workers)
+    elif options.adapter:
+        predict_files(options.source, options.output, options.adapter, settings, options.workers)
+    else:
+        raise UserError("predict needs --adapter: the folder that a finished run's stage 'train' wrote.")
 
 
 if __name__ == "__main__":
