@@ -23,7 +23,7 @@ from .errors import UserError
 from .journal import write_atomically, writing
 from .locks import held
 from .metering import Meter
-from .settings import Settings
+from .settings import ModelSpec, Settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "scikit-learn")
 
@@ -154,6 +154,22 @@ def begin(settings: Settings) -> Run:
         | {name: version(name) for name in LIBRARIES},
     )
     return run
+
+
+def settings_of(run: str) -> Settings:
+    """The settings that `begin` wrote into a run's folder; the run is given by its name or by that folder."""
+    folder = Path(run) if Path(run, "run.json").exists() else Settings.checkpoints / run
+    values = Run(folder).memory.get("settings")
+    try:
+        values |= {role: ModelSpec(**values[role]) for role in ("labeler", "writer", "classifier")}
+        values |= {"data": Path(values["data"]), "labels": values["labels"] and Path(values["labels"])}
+        values |= {"lora_targets": tuple(values["lora_targets"])}
+        return Settings(**values | {"checkpoints": folder.absolute().parent, "run": folder.absolute().name})
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{folder / 'run.json'} is missing or holds no settings of this version; run the notebook's cells under "
+            "'Settings' first: they write it."
+        ) from error
 
 
 def digest(path: Path) -> str | None:
