@@ -30,8 +30,9 @@ from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.prediction import as_table
-from sirius_helpers.scaleout import BLOCK, SPARE, predict_files
+from sirius_helpers.scaleout import predict_files
 from sirius_helpers.settings import Settings, settings_for
+from sirius_helpers.streaming import BLOCK, SPARE
 
 FILE_ROWS = 50_000
 

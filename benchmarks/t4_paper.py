@@ -27,6 +27,9 @@ from sirius_helpers.settings import Settings
 
 GIB = 2**30
 T4_FLOPS, T4_BYTES, T4_MEMORY = 24e12, 320e9, 14.5 * GIB  # a second sustained in fp16; a second; what CUDA leaves
+# Of the host: Python with torch and CUDA's libraries, assumed; loading, as `t4_budget.py loader` measures it for the 7B
+# model, which is the largest. The weights are the GPU's.
+HOST_PROCESS, HOST_LOADING = 3 * GIB, 0.8 * GIB
 CONTEST = {"label": 1_818, "paraphrase": 2_798, "judge": 2_798, "train": 3_692, "predict": 7_276}  # texts
 NEW_TOKENS = 40  # a paraphrase as long as its original, and the end token
 ROLES = {"label": "labeler", "paraphrase": "writer", "judge": "writer", "train": "classifier", "predict": "classifier"}
@@ -196,10 +199,10 @@ def paper() -> None:
         floor = work.floor(T4_FLOPS, T4_BYTES)
         rows.append(
             [stage, count, f"{work.flops:.2e}", f"{work.moved:.2e}", floor, 3 * floor, sum(parts.values()) / GIB]
+            + [(HOST_PROCESS + HOST_LOADING) / GIB]
         )
-    table = pd.DataFrame(
-        rows, columns=["stage", "texts", "flops", "bytes moved", "floor, s", "3 x floor, s", "GPU, GiB"]
-    )
+    names = ["stage", "texts", "flops", "bytes moved", "floor, s", "3 x floor, s", "GPU, GiB", "host, GiB"]
+    table = pd.DataFrame(rows, columns=names)
     print(table.round(1).to_string(index=False))
     print(f"all stages: floor {table['floor, s'].sum():.0f} s, 3 x floor {table['3 x floor, s'].sum() / 60:.1f} min")
     for stage, parts in sums.items():

@@ -24,7 +24,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat.reader import NotJSONError
 from traitlets.config import Config
 
-from .errors import UserError
+from .errors import UserError, command
 from .fetching import data_folder
 from .inputs import check_inputs
 from .journal import write_atomically, writing
@@ -34,20 +34,15 @@ from .settings import PROJECT, settings_for
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 when every stage is done, 2 with one line on stderr otherwise."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Check the input, then execute the notebook."""
     parser = argparse.ArgumentParser(prog="python -m sirius_helpers", description="Execute the notebook.")
     parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories, or: contest")
     parser.add_argument("--run", default="", help="files go to checkpoints/<run>/")
     parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
     parser.add_argument("--labels", default="", help="CSV with ready-made labels: text and a category column")
-    options = parser.parse_args(arguments)
-    try:
-        execute(**vars(options))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    execute(**vars(parser.parse_args(arguments)))
 
 
 def execute(data: str, run: str, profile: str, labels: str) -> None:

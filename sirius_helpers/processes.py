@@ -20,6 +20,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def place() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def wait_for_all() -> None:
     """Until every process is here."""
     if distributed.is_initialized():

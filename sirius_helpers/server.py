@@ -10,6 +10,7 @@ loaded here. The tokenizer is the model's own, so a served model gets the very t
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from .kinds import Json, Prompt, Tokenizer
 from .models import ModelSpec
 from .prompt_tokens import PromptTokens, encode
 
+KEY = "SIRIUS_SERVER_KEY"  # environment variable with the key that the server asks for; written nowhere
 TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue included
 TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses
 PAUSE = 0.5  # seconds
@@ -46,7 +48,7 @@ class Server:
         assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.at_once = spec.name, spec.server.rstrip("/"), spec.server_requests
         limits = httpx.Limits(max_connections=spec.server_requests)
-        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False)
+        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=_authorization())
 
     def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
@@ -62,6 +64,8 @@ class Server:
             if answer.status_code == 200:
                 choice: Json = answer.json()["choices"][0]
                 return choice
+            if answer.status_code == 401:
+                raise UserError(f"the inference server {self.address} wants its key in the environment: {KEY}=…")
             reason = f"status {answer.status_code}, {answer.text[:200]!r}"
             if answer.status_code != 429 and answer.status_code < 500:
                 raise UserError(f"the inference server {self.address} refuses a request: {reason}")
@@ -177,6 +181,14 @@ class ServerSampler:
             return text.strip()
 
         return self.model.at_once_over(one, zip(prompts, seeds, strict=True))
+
+
+def _authorization() -> dict[str, str]:
+    """The header with the key, where there is one."""
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):  # httpx would put it into its error
+        raise UserError(f"{KEY} holds characters that no key has; copy the key again.")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def token_log_probs(choice: Json) -> dict[int, float]:

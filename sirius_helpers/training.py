@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,15 @@ def train(settings: Settings) -> pd.DataFrame:
         shutil.rmtree(work, ignore_errors=True)
         print("train: the adapter was trained earlier on these rows and settings; reused.")
         return pd.read_csv(run.path("history.csv"))
+    table = read_split(run)
+    if unknown := sorted(set(table["category"]) - set(labels)):
+        raise UserError(
+            f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "
+            f"{', '.join(unknown)}. Run the stages from 'label' on again."
+        )
     if not processes.is_first():  # the first process writes all files, and its weights are everybody's
-        return _fit(read_split(run), labels, None, settings, run, work)[0]
+        return _fit(table, labels, None, settings, run, work)[0]
     with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
-        table = read_split(run)
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
             raise UserError(
@@ -92,6 +98,17 @@ def class_weights(categories: pd.Series, labels: list[str], power: float) -> tor
     counts = categories.value_counts().reindex(labels, fill_value=0).to_numpy(dtype=float)
     weights = np.where(counts > 0, 1 / np.maximum(counts, 1) ** power, 0)
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """The mean cross-entropy of a model's outputs, as the Trainer calls it, on the device where they lie."""
+    entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing)
+
+    def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: object = None) -> torch.Tensor:
+        mean: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
+        return mean
+
+    return loss
 
 
 def start_head(head: nn.Linear, linear: Linear) -> None:
@@ -169,7 +186,6 @@ def _trainer(
 ) -> Trainer:
     steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
     dtype = compute_dtype(settings.device)
-    loss = nn.CrossEntropyLoss(weight=weights.to(settings.device), label_smoothing=settings.label_smoothing)
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
         guess = np.asarray(prediction.predictions).argmax(-1)
@@ -213,7 +229,7 @@ def _trainer(
         train_dataset=sets[TRAIN],
         eval_dataset=sets[VALIDATION],
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=lambda outputs, target, num_items_in_batch=None: loss(outputs.logits, target),
+        compute_loss_func=weighted_loss(weights, settings.label_smoothing),
         compute_metrics=scores,
         callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
     )

@@ -1,34 +1,20 @@
 """Training in two processes that `accelerate launch` starts, against one; on the CPU, where they speak through gloo."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from tiny_models import tiny_roberta
 
 from sirius_helpers import launch, processes
 from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run
+from sirius_helpers.runs import Run, begin
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.training import train
-
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import Settings
-from sirius_helpers.training import train
-values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-for role in ("labeler", "writer", "classifier"):
-    values[role] = ModelSpec(**values[role])
-for folder in ("data", "checkpoints"):
-    values[folder] = Path(values[folder])
-train(Settings(**values))
-"""
+from sirius_helpers.training import train, weighted_loss
 
 
 @pytest.fixture
@@ -49,20 +35,18 @@ def ready(settings, tmp_path):
     return Settings(**{**vars(settings), **changes})
 
 
-def test_two_processes_train_as_one_does(ready, tmp_path):
+def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_path, capsys):
     alone = train(ready)
     both = Settings(**{**vars(ready), "run": "both"})
     split = Run(both.folder).path("split.csv")
     split.parent.mkdir(parents=True)
     split.write_bytes(Run(ready.folder).path("split.csv").read_bytes())
-    (tmp_path / "settings.json").write_text(json.dumps(both.as_dict()), encoding="utf-8")
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+    begin(both)
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     paths = {"PYTHONPATH": str(PROJECT), "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [*accelerate, *options, str(script), str(tmp_path / "settings.json")],
+        [*accelerate, *options, "-m", "sirius_helpers.launch", "--run", str(both.folder)],
         env=os.environ | paths | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -72,13 +56,55 @@ def test_two_processes_train_as_one_does(ready, tmp_path):
     assert together["train_loss"].iloc[-1] < together["train_loss"].iloc[0]
     for name in ("train_loss", "validation_loss"):
         assert together[name].to_numpy() == pytest.approx(alone[name].to_numpy(), rel=0.03), name
-    assert {p.name for p in Path(both.folder).iterdir()} == {p.name for p in Path(ready.folder).iterdir()}
+    assert {p.name for p in both.folder.iterdir()} == {p.name for p in ready.folder.iterdir()}
+    capsys.readouterr()
+    train(both)
+    assert "reused" in capsys.readouterr().out
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch, capsys):
+def test_a_run_is_trained_on_its_own_settings_not_on_a_profiles(settings, monkeypatch):
+    changes = {"epochs": 7, "classifier": ModelSpec("some/model", revision="abc"), "prompts": {"label": {"user": "?"}}}
+    begin(Settings(**{**vars(settings), **changes}))
+    trained = []
+    monkeypatch.setattr(launch, "train", trained.append)
+    monkeypatch.setattr(Settings, "checkpoints", settings.checkpoints)
+    assert launch.main(["--run", "test"]) == launch.main(["--run", str(settings.folder)]) == 0
+    assert trained == [Settings(**{**vars(settings), **changes})] * 2
+
+
+def test_a_run_that_never_began_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Settings, "checkpoints", tmp_path)
+    assert launch.main(["--run", "absent"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "absent/run.json is missing or holds no settings of this version; run the notebook's cells under 'Settings' "
+        "first: they write it.\n"
+    )
+
+
+def test_each_process_takes_the_gpu_of_its_number(settings, monkeypatch, capsys):
+    begin(Settings(**{**vars(settings), "device": "cuda"}))
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(launch, "train", lambda settings: taken.append("trained"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert launch.main(["--run", str(settings.folder)]) == 0 and taken == [1, "trained"]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert launch.main(["--run", str(settings.folder)]) == 2
+    assert "a GPU of its own, and 2 are visible" in capsys.readouterr().err
+
+
+def test_the_class_weights_are_where_the_logits_are():
+    outputs = SimpleNamespace(logits=torch.empty(3, 2, device="meta"))
+    loss = weighted_loss(torch.tensor([0.5, 1.5]), label_smoothing=0.05)
+    assert loss(outputs, torch.empty(3, dtype=torch.long, device="meta")).device.type == "meta"
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(settings, monkeypatch, capsys):
+    begin(settings)
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert processes.count() == 3
-    assert launch.main(["--profile", "cpu"]) == 2
+    assert launch.main(["--run", str(settings.folder)]) == 2
     assert "a batch of 16 texts cannot be shared by 3 processes" in capsys.readouterr().err
 
 

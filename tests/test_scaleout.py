@@ -2,6 +2,7 @@
 
 import gc
 import re
+import sys
 import threading
 import time
 
@@ -13,7 +14,7 @@ import pytest
 import ray
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import scaleout
+from sirius_helpers import scaleout, streaming
 from sirius_helpers.categories import read_categories
 from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
@@ -21,7 +22,7 @@ from sirius_helpers.labeling import label
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.scaleout import LabelWorker, label_files, predict_files
-from sirius_helpers.settings import Settings
+from sirius_helpers.settings import PROJECT, Settings
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
 BLOCK = 30
@@ -34,7 +35,7 @@ def cluster():
     options = {"object_store_memory": 128 * 2**20, "log_to_driver": False, "logging_level": "error"}
     for tries_left in (2, 1, 0):  # Ray gives its processes 30 s to start, too little where something else is at work
         try:
-            ray.init(num_cpus=2 + scaleout.SPARE, **options)
+            ray.init(num_cpus=2 + streaming.SPARE, **options)
             break
         except Exception:
             ray.shutdown()
@@ -46,7 +47,7 @@ def cluster():
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(scaleout, "BLOCK", BLOCK)
+    monkeypatch.setattr(streaming, "BLOCK", BLOCK)
 
 
 @pytest.fixture
@@ -113,8 +114,8 @@ def test_a_run_that_stopped_says_why_and_goes_on_with_what_is_missing(tmp_path, 
         label_files(str(tmp_path / "in"), str(output), settings)
 
 
-def test_labels_are_those_of_the_notebook(tmp_path, settings, data):
-    """What a worker makes of a block; how blocks come to workers is the same as for predictions."""
+@pytest.mark.parametrize("way", ["in this process", "over fsspec and Ray"])
+def test_labels_are_those_of_the_notebook(tmp_path, settings, data, way):
     for part in tiny_qwen2():
         part.save_pretrained(tmp_path / "labeler")
     spec = ModelSpec(str(tmp_path / "labeler"), chat=True)
@@ -122,15 +123,50 @@ def test_labels_are_those_of_the_notebook(tmp_path, settings, data):
     expected, taxonomy = label(settings), read_categories(data)
     blank = pd.DataFrame({"id": ["blank"], "text": [None]})
     block = pa.Table.from_pandas(pd.concat([expected[["id", "text"]], blank]), preserve_index=False)
-    worker = LabelWorker(taxonomy, settings)
-    gc.collect()  # the worker holds its model
-    found = worker(block).to_pandas()
+    if way == "in this process":
+        worker = LabelWorker(taxonomy, settings)
+        gc.collect()  # the worker holds its model
+        found = worker(block).to_pandas()
+    else:
+        (tmp_path / "in").mkdir()
+        pq.write_table(block, tmp_path / "in" / "0.parquet")
+        label_files(f"local://{tmp_path}/in", f"local://{tmp_path}/out", settings, workers=1)  # not a scheme of Arrow's
+        found = read(tmp_path / "out").set_index("id").loc[expected["id"]].reset_index()
+        assert list((tmp_path / "out" / "done").rglob("*.parquet"))
     assert len(found) == len(expected) == 8
     assert found.columns.tolist() == ["id", "text", "category", "probabilities", "margin", "labeler"]
     same = ["id", "text", "category", "labeler"]
     pd.testing.assert_frame_equal(found[same], expected[same], check_dtype=False)
     for ours, theirs in zip(found["probabilities"], expected["probabilities"], strict=True):
         assert [ours[c.label] for c in taxonomy] == pytest.approx([theirs[c.label] for c in taxonomy], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_come_as_they_stand_in_the_files(tmp_path, kind):
+    table = write_source(tmp_path / "in", files=2, rows=len(AWKWARD))
+    if kind == "parquet":
+        for path in (tmp_path / "in").glob("*.csv"):
+            part = table[int(path.stem) * len(AWKWARD) :][: len(AWKWARD)]
+            part.to_parquet(path.with_suffix(".parquet"), index=False)
+            path.unlink()
+    assert streaming._kind_of(str(tmp_path / "in")) == kind
+    found = streaming._read(str(tmp_path / "in"), kind).to_pandas().sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(found, table, check_dtype=False)
+
+
+def test_a_place_that_cannot_be_reached_names_what_is_missing(tmp_path, settings):
+    for address, message in (("nowhere://x", "nowhere://x cannot be reached: .*nowhere"), ("az://x", "adlfs")):
+        with pytest.raises(UserError, match=message):
+            label_files(address, str(tmp_path / "out"), settings)
+
+
+def test_without_ray_the_command_is_one_line_with_the_remedy(monkeypatch, data, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "sirius_helpers.streaming")
+    assert scaleout.main(["label", "in", "out", "--profile", "cpu", "--data", str(data)]) == 2
+    assert capsys.readouterr().err == (
+        f"Error: the Python package 'ray' is missing; install it with: pip install -e \"{PROJECT}[scaleout]\"\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +178,7 @@ def test_labels_are_those_of_the_notebook(tmp_path, settings, data):
 )
 def test_what_a_worker_reports_is_said_in_one_line(text, message):
     pages = f"ray::MapWorker() (pid=1)\n  File x\n{text}\n\nThe above was the cause of:\nray.UserCodeException: a hint"
-    assert re.search(message, str(scaleout._in_one_line(RuntimeError(pages))))
+    assert re.search(message, str(streaming._in_one_line(RuntimeError(pages))))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, label_question
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.runs import Run
+from sirius_helpers.runs import Run, begin
 from sirius_helpers.server import Server, ServerQuestion
 from sirius_helpers.settings import PROJECT, Settings
 
@@ -36,7 +36,7 @@ class Scripted:
 
     def __init__(self, model, dialect="llama.cpp", statuses=()):
         self.model, self.dialect, self.statuses = model, dialect, list(statuses)
-        self.asked, self.dies_after = [], None
+        self.asked, self.dies_after, self.key = [], None, None
 
     def answer(self, body):
         self.asked.append(body)
@@ -65,6 +65,8 @@ def serving(scripted):
                 self.connection.close()
                 return
             status = scripted.statuses.pop(0) if scripted.statuses else 200
+            if scripted.key and self.headers["Authorization"] != f"Bearer {scripted.key}":
+                status = 401
             said = json.dumps({"choices": [scripted.answer(body)]} if status == 200 else {"error": "no"}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(said)))
@@ -110,6 +112,28 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_said_at_once():
         assert Server(spec(address)).complete([1, 2], logprobs=1)["logprobs"]
     with serving(Scripted(model, statuses=[400] * 2)) as address, pytest.raises(UserError, match="refuses.*400.*no"):
         Server(spec(address)).complete([1, 2])
+
+
+def test_a_key_comes_from_the_environment_and_is_written_nowhere(served, monkeypatch, capsys):
+    model, at = served
+    locked = Scripted(model)
+    locked.key = "sesame"
+    with serving(locked) as address:
+        with pytest.raises(UserError, match="wants its key in the environment: SIRIUS_SERVER_KEY") as refused:
+            Server(spec(address)).complete([1, 2])
+        monkeypatch.setenv("SIRIUS_SERVER_KEY", " wrong-sesame ")
+        with pytest.raises(UserError, match="SIRIUS_SERVER_KEY") as wrong:
+            Server(spec(address)).complete([1, 2])
+        monkeypatch.setenv("SIRIUS_SERVER_KEY", "sesame")
+        settings = at(address)
+        begin(settings)
+        assert len(label(settings)) == 8
+    written = b"".join(path.read_bytes() for path in settings.folder.rglob("*") if path.is_file())
+    said = capsys.readouterr()
+    assert "sesame" not in f"{refused.value}{wrong.value}{said.out}{said.err}" and b"sesame" not in written
+    monkeypatch.setenv("SIRIUS_SERVER_KEY", "ses\name")
+    with pytest.raises(UserError, match="^SIRIUS_SERVER_KEY holds characters that no key has; copy the key again.$"):
+        Server(spec(address))
 
 
 def test_an_answer_that_takes_too_long_is_given_up(monkeypatch):

@@ -143,6 +143,13 @@ def test_one_category_only_is_a_clear_error(ready):
         train(ready)
 
 
+def test_categories_that_the_taxonomy_no_longer_names_are_a_clear_error(ready):
+    path = Run(ready.folder).path("split.csv")
+    path.write_text(path.read_text(encoding="utf-8").replace("посуда", "чай"), encoding="utf-8")
+    with pytest.raises(UserError, match="split.csv holds categories that .*data does not name .any longer.: чай. Run"):
+        train(ready)
+
+
 def test_accumulated_batches_learn_from_their_mean_as_one_large_batch_does(ready):
     losses = []
     for size in (8, 2):
