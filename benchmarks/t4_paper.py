@@ -20,7 +20,7 @@ from sirius_helpers.batching import Batcher
 from sirius_helpers.candidates import Writer
 from sirius_helpers.categories import read_categories
 from sirius_helpers.choices import ClosedQuestion
-from sirius_helpers.labeling import label_question
+from sirius_helpers.labelers import label_question
 from sirius_helpers.loaders import DTYPES, weight_bytes
 from sirius_helpers.profiles import t4
 from sirius_helpers.settings import Settings

@@ -22,7 +22,8 @@ from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import control_file, read_control
 from .kinds import Json
-from .labeling import opinion_identity, review, second_look
+from .labelers import opinion_identity, second_look
+from .labeling import review
 from .loaders import causal_lm, loaded_revision
 from .locks import held
 from .prompts import template_for

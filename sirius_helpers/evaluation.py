@@ -24,12 +24,13 @@ from .classifier import Classifier
 from .journal import fingerprint, write_atomically
 from .kinds import Json
 from .label_noise import doubtful_labels
+from .leaks import near_duplicates
 from .model_card import model_card
 from .reviews import normalised, read_labelled, write_csv
 from .runs import Run, digest
 from .scoring import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .settings import Settings
-from .splitting import PARTS, TEST, TRAIN, VALIDATION, near_duplicates, read_split
+from .splitting import PARTS, TEST, TRAIN, VALIDATION, read_split
 from .tables import read_table
 from .training import best_epoch
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .baseline import fit_linear
+from .leaks import leak_groups
 from .settings import Settings
-from .splitting import leak_groups
 
 COLUMNS = ["id", "text", "category", "suggested", "doubt"]
 

@@ -25,7 +25,8 @@ from .categories import Category, labels_of, read_categories
 from .classifier import Classifier
 from .errors import UserError, command
 from .journal import fingerprint
-from .labeling import label_record, labeler_identity, loaded_labeler
+from .labelers import loaded_labeler
+from .labeling import label_record, labeler_identity
 from .prediction import as_table
 from .runs import digest
 from .settings import PROJECT, Settings, settings_for

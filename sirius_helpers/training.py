@@ -8,33 +8,16 @@ Writes `adapter/` (safetensors, id2label), `history.csv` and the training part o
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from peft import PeftModel
-from sklearn.metrics import f1_score
 from torch import nn
-from transformers import (
-    DataCollatorWithPadding,
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
 
 from . import processes
 from .baseline import Linear, fit_linear, frozen_embeddings
-from .batching import is_out_of_memory, progress
+from .batching import is_out_of_memory
 from .categories import labels_of, read_categories
 from .checkpoints import train_on
 from .classifier import new_model, save
@@ -44,12 +27,10 @@ from .kinds import Json, Tokenizer
 from .loaders import load_tokenizer, loaded_revision, quiet, release
 from .reviews import write_csv
 from .runs import Run, digest
-from .settings import Settings, compute_dtype
+from .settings import Settings
 from .splitting import TRAIN, VALIDATION, read_split
 from .text_tokens import TextTokens
-
-HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
-SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
+from .trainer import class_weights, history_of, new_trainer
 
 
 def train(settings: Settings) -> pd.DataFrame:
@@ -93,24 +74,6 @@ def best_epoch(history: pd.DataFrame) -> Json:
     return {str(name): value for name, value in best.items()}
 
 
-def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
-    """(labels,) weights: inverse frequency to a power, with a mean of 1 over the rows; 0 for an absent label."""
-    counts = categories.value_counts().reindex(labels, fill_value=0).to_numpy(dtype=float)
-    weights = np.where(counts > 0, 1 / np.maximum(counts, 1) ** power, 0)
-    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
-
-
-def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """The mean cross-entropy of a model's outputs, as the Trainer calls it, on the device where they lie."""
-    entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing)
-
-    def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: object = None) -> torch.Tensor:
-        mean: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
-        return mean
-
-    return loss
-
-
 def start_head(head: nn.Linear, linear: Linear) -> None:
     """Copy the linear solution into the head, so that training starts from the baseline instead of from noise."""
     with torch.no_grad():
@@ -138,7 +101,7 @@ def _fit(
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
-    trainer = _trainer(
+    trainer = new_trainer(
         model,
         tokenizer,
         {k: _tokens(v, tokenizer, labels, settings) for k, v in parts.items()},
@@ -156,7 +119,7 @@ def _fit(
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return _history(trainer.state), loaded_revision(settings.classifier)
+        return history_of(trainer.state), loaded_revision(settings.classifier)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -174,102 +137,6 @@ def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], setting
     texts = [prefix + text for text in rows["text"]]
     ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
     return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
-
-
-def _trainer(
-    model: PeftModel,
-    tokenizer: Tokenizer,
-    sets: dict[str, list[Json]],
-    weights: torch.Tensor,
-    work: Path,
-    settings: Settings,
-) -> Trainer:
-    steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
-    dtype = compute_dtype(settings.device)
-
-    def scores(prediction: EvalPrediction) -> dict[str, float]:
-        guess = np.asarray(prediction.predictions).argmax(-1)
-        found = {
-            f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
-            for kind in ("weighted", "macro")
-        }
-        done = trainer.state.epoch / settings.epochs
-        # Until settled the later epoch counts as the better one: it is not kept later, and patience is not used up.
-        return found | {"choice": found["weighted_f1"] if done > SETTLED else done - 1}
-
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(work),
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size // processes.count(),
-            per_device_eval_batch_size=4 * settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation,
-            average_tokens_across_devices=False,  # our loss is the mean of a process's batch, not a share of a sum
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(settings.warmup_share * steps),
-            train_sampling_strategy="group_by_length",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            logging_strategy="epoch",
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
-            metric_for_best_model="choice",
-            fp16=dtype == torch.float16,
-            bf16=dtype == torch.bfloat16,
-            use_cpu=settings.device == "cpu",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            dataloader_pin_memory=settings.device == "cuda",
-            disable_tqdm=True,
-            report_to="none",
-        ),
-        train_dataset=sets[TRAIN],
-        eval_dataset=sets[VALIDATION],
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_loss_func=weighted_loss(weights, settings.label_smoothing),
-        compute_metrics=scores,
-        callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
-    )
-    trainer.loss_is_scaled_for_ga = False  # ours is a mean over its batch: accumulated ones are to be averaged
-    trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
-    return trainer
-
-
-class _Bar(TrainerCallback):
-    """Our own progress bar in place of the Trainer's log lines."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = progress(self.steps, "train")
-        self.bar.update(state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.update(1)
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any) -> None:
-        self.bar.set_postfix_str(f"weighted F1 {found['metrics']['eval_weighted_f1']:.3f}")
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.total = state.global_step  # early stopping leaves steps undone
-        self.bar.refresh()
-        self.bar.close()
-
-
-def _history(state: TrainerState) -> pd.DataFrame:
-    """A row an epoch: the training loss, the validation scores, and whether its weights were kept."""
-    rows: dict[float, Json] = {}
-    for entry in state.log_history:
-        row = rows.setdefault(round(entry["epoch"], 3), {})
-        row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
-        if "eval_loss" in entry:
-            row |= {"validation_loss": entry["eval_loss"], "kept": entry["step"] == state.best_global_step}
-            row |= {name: entry[f"eval_{name}"] for name in ("weighted_f1", "macro_f1")}
-    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)
 
 
 def _identity(settings: Settings) -> list[object]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from sirius_helpers import training
+from sirius_helpers import trainer
 from sirius_helpers.checkpoints import STATE, last_whole_checkpoint
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run, digest
@@ -63,7 +63,7 @@ def results(settings):
 
 def killed(settings, monkeypatch, event, times):
     """Train until an event has come so many times."""
-    plain, left = getattr(training._Bar, event), [times]
+    plain, left = getattr(trainer._Bar, event), [times]
 
     def dies(self, args, state, control, **rest):
         plain(self, args, state, control, **rest)
@@ -72,7 +72,7 @@ def killed(settings, monkeypatch, event, times):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Bar, event, dies)
+        patch.setattr(trainer._Bar, event, dies)
         train(settings)
 
 

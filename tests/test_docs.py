@@ -7,9 +7,9 @@ import pytest
 from sirius_helpers.categories import read_categories
 from sirius_helpers.inputs import check_inputs
 from sirius_helpers.judging import read_control
+from sirius_helpers.leaks import near_duplicates
 from sirius_helpers.reviews import read_texts
 from sirius_helpers.settings import PROJECT, settings_for
-from sirius_helpers.splitting import near_duplicates
 
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md")]
 ENGLISH, RUSSIAN = PROJECT / "README.md", PROJECT / "README.ru.md"

@@ -20,7 +20,7 @@ COMMIT = "c0ffee" + "0" * 34
 WORK = """
 import json, sys
 from pathlib import Path
-from sirius_helpers import labeling
+from sirius_helpers import labelers, labeling
 from sirius_helpers.runs import Run
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.settings import settings_for
@@ -28,7 +28,7 @@ from sirius_helpers.settings import settings_for
 hub, folder = ModelSpec("someone/encoder"), Path(sys.argv[1])
 settings = settings_for("cpu", data=folder / "data", run="hub", checkpoints=folder, labeler=hub)
 labeling.label(settings)
-run, labeling.encoder = Run(settings.folder), None
+run, labelers.encoder = Run(settings.folder), None
 recorded = [run.memory["stages"]["label"]["revision"]]
 run.remember(stages={})
 labeling.label(settings)

@@ -11,7 +11,8 @@ from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
 from sirius_helpers.candidates import Writer
 from sirius_helpers.categories import labels_of, read_categories
 from sirius_helpers.judging import judge_question, p_yes, verdicts
-from sirius_helpers.labeling import LlmLabeler, label, label_question
+from sirius_helpers.labelers import LlmLabeler, label_question
+from sirius_helpers.labeling import label
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.models import CAUSAL_LM, ENCODER, ModelSpec
 from sirius_helpers.prompts import one_line

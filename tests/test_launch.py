@@ -14,7 +14,8 @@ from sirius_helpers import launch, processes
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run, begin
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.training import train, weighted_loss
+from sirius_helpers.trainer import weighted_loss
+from sirius_helpers.training import train
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from sirius_helpers.categories import read_categories
 from sirius_helpers.choices import ClosedQuestion
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, label_question
+from sirius_helpers.labelers import label_question
+from sirius_helpers.labeling import label
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.runs import Run, begin

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from sirius_helpers import training
+from sirius_helpers import trainer, training
 from sirius_helpers.baseline import Linear, fit_linear
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.errors import UserError
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.runs import Run
 from sirius_helpers.settings import Settings
-from sirius_helpers.training import best_epoch, class_weights, train
+from sirius_helpers.trainer import class_weights
+from sirius_helpers.training import best_epoch, train
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def ready(settings, roberta):
 
 def test_the_loss_falls_and_the_kept_epoch_is_the_best_weighted_f1_of_the_second_half(ready, monkeypatch):
     scores = iter([0.9, 0.95, 0.6, 0.7, 0.8, 0.7, 0.5, 0.6])  # weighted and macro of four epochs
-    monkeypatch.setattr(training, "f1_score", lambda *_, **__: next(scores))
+    monkeypatch.setattr(trainer, "f1_score", lambda *_, **__: next(scores))
     history = train(ready)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     assert history["weighted_f1"].tolist() == [0.9, 0.6, 0.8, 0.5]
@@ -81,7 +82,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_to_the_same_adapter(
     history = train(ready)
     whole = adapter_bytes(ready)
     shutil.rmtree(Run(ready.folder).path("adapter"))
-    on_evaluate, epochs = training._Bar.on_evaluate, []
+    on_evaluate, epochs = trainer._Bar.on_evaluate, []
 
     def killed_in_epoch_three(self, args, state, control, **rest):
         on_evaluate(self, args, state, control, **rest)
@@ -89,7 +90,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_to_the_same_adapter(
         if len(epochs) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Bar, "on_evaluate", killed_in_epoch_three)
+    monkeypatch.setattr(trainer._Bar, "on_evaluate", killed_in_epoch_three)
     with pytest.raises(KeyboardInterrupt):
         train(ready)
     assert list(Run(ready.folder).folder.glob("training-*"))
