@@ -22,6 +22,7 @@ from tiny_models import tiny_roberta
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen2Model, RobertaModel
 
+from sirius_helpers import prediction
 from sirius_helpers.classifier import new_model, save
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label
@@ -34,6 +35,7 @@ from sirius_helpers.training import train
 LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for n in range(24)]
 SHORT = [f"Тарелка {n} разбилась" for n in range(8)]
 ALL_AT_ONCE = 10**6  # tokens a batch
+prediction.CHUNK = 100  # texts: all of them, where `lives` has a few
 
 
 def main() -> None:

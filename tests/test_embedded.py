@@ -278,7 +278,7 @@ def test_tampered_gguf_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("folder", [embedded.encoder_folder, embedded.causal_lm_folder])
 def test_missing_package_says_what_to_install(tmp_path, monkeypatch, folder):
     monkeypatch.setattr(model_cache.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match=r'pip install "sirius-helpers\[cpu\]"'):
+    with pytest.raises(UserError, match=r'pip install -e ".*\[cpu\]"'):
         folder(tmp_path)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections import Counter
 from itertools import product
 
@@ -171,8 +172,9 @@ def write_run(settings, labels):
     """A run with these labels, (text, category), and no synthetic review."""
     run = Run(settings.folder)
     run.folder.mkdir(parents=True)
-    table = pd.DataFrame(labels, columns=["text", "category"]).assign(labeler="x")
-    table.assign(id=[str(n) for n in range(len(table))]).to_csv(run.path("labels.csv"), index=False)
+    told = {"probabilities": {}, "margin": 1.0, "labeler": "x"}
+    records = [{"id": str(n), "text": text, "category": name} | told for n, (text, name) in enumerate(labels)]
+    run.path("labels.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     run.path("synthetic.jsonl").write_bytes(b"")
 
 
