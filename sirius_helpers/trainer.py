@@ -79,35 +79,37 @@ def new_trainer(
         # Until settled the later epoch counts as the better one: it is not kept later, and patience is not used up.
         return found | {"choice": found["weighted_f1"] if done > SETTLED else done - 1}
 
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size // processes.count(),
+        per_device_eval_batch_size=4 * settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        average_tokens_across_devices=False,  # our loss is the mean of a process's batch, not a share of a sum
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.warmup_share * steps),
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
+        metric_for_best_model="choice",
+        fp16=dtype == torch.float16,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=settings.device == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=settings.device == "cuda",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    arguments._n_gpu = 1  # this process's: the Trainer would split, and multiply, its batches over all that are visible
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(work),
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size // processes.count(),
-            per_device_eval_batch_size=4 * settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation,
-            average_tokens_across_devices=False,  # our loss is the mean of a process's batch, not a share of a sum
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(settings.warmup_share * steps),
-            train_sampling_strategy="group_by_length",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            logging_strategy="epoch",
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
-            metric_for_best_model="choice",
-            fp16=dtype == torch.float16,
-            bf16=dtype == torch.bfloat16,
-            use_cpu=settings.device == "cpu",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            dataloader_pin_memory=settings.device == "cuda",
-            disable_tqdm=True,
-            report_to="none",
-        ),
+        args=arguments,
         train_dataset=sets[TRAIN],
         eval_dataset=sets[VALIDATION],
         data_collator=DataCollatorWithPadding(tokenizer),

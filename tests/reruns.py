@@ -1,7 +1,8 @@
 """The notebook on tiny random models: all of it once, then each stage alone, each in an interpreter of its own.
 
 Prints a JSON line a stage: the files it changed, its problem if it had one, what its cells showed. Everything heavy is
-imported once; each interpreter is a fork of this process, which itself runs no cell and computes nothing.
+imported once; each interpreter is a fork of this process, which itself runs no cell and computes nothing. One stage is
+rerun in a Jupyter kernel instead.
 
     python tests/reruns.py
 """
@@ -18,9 +19,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 from lives import DONE, in_fork, save_models, settings_on, write_data
+from nbclient import NotebookClient
 
 from sirius_helpers import data_pictures, evidence, fetching, forms, scoreboard, widgets  # noqa: F401  imported once
+from sirius_helpers.__main__ import socket_files
 from sirius_helpers.runs import digest
 from sirius_helpers.settings import PROJECT, Settings
 
@@ -36,6 +40,7 @@ STAGES = {
     "evaluate": ("5. Evaluate", {}),
     "predict": ("6. Predict", {}),
 }
+IN_A_KERNEL = "split"  # one is enough: it takes seconds to start
 CORRECTION = ["split", "train"]  # what a corrected label needs
 GONE = {"evaluate": "errors.csv", "predict": "submission.csv"}  # or a file that is missing
 CHANGED = ("profile", "profile_reason", "data", "run", "labels", "seed")  # not for CHANGES, or as they are
@@ -71,12 +76,31 @@ def run_cells(cells: list[str], names: dict, fields: dict | None = None) -> str:
 def alone(settings: Settings, stages: list[str], changes: dict, target: Path) -> None:
     """The cells under Install and Settings, then those of the stages; what they showed goes to a file."""
     found, names = sections(), {}
-    values = {key: value for key, value in vars(settings).items() if key not in CHANGED} | changes
-    fields = {"DATA": str(settings.data), "RUN": settings.run, "PROFILE": "cpu", "CHANGES": values}
-    html = run_cells(found["Install"] + found["Settings"], names, fields)
+    html = run_cells(found["Install"] + found["Settings"], names, form(settings, changes))
     for stage in stages:
         html += run_cells(found[STAGES[stage][0]], names)
     target.write_text(html, encoding="utf-8")
+
+
+def alone_in_a_kernel(settings: Settings, stages: list[str], changes: dict, target: Path) -> None:
+    """The same in a Jupyter kernel."""
+    found, fields = sections(), form(settings, changes)
+    codes = ["from pathlib import PosixPath\nfrom sirius_helpers.models import ModelSpec"]
+    for text in found["Install"] + found["Settings"]:
+        filled = [f"{key} = {value!r}" for key, value in fields.items() if key in text]
+        codes.append("\n".join([text, *filled]))
+    codes += [text for stage in stages for text in found[STAGES[stage][0]]]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
+    with socket_files() as config:
+        NotebookClient(notebook, kernel_name="python3", config=config).execute()
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.outputs]
+    target.write_text("".join(data.get("text/html", "") for data in shown), encoding="utf-8")
+
+
+def form(settings: Settings, changes: dict) -> dict:
+    """What a user would put into the form fields for these settings."""
+    values = {key: value for key, value in vars(settings).items() if key not in CHANGED} | changes
+    return {"DATA": str(settings.data), "RUN": settings.run, "PROFILE": "cpu", "CHANGES": values}
 
 
 def content(folder: Path) -> dict[str, str | None]:
@@ -95,7 +119,8 @@ def rerun(settings: Settings, stage: str, folder: Path) -> dict:
     before, times = content(mine), stage_times(mine)
     log, page = folder / f"{stage}.txt", folder / f"{stage}.html"
     stages, own = (CORRECTION, {}) if stage == "correction" else ([stage], STAGES[stage][1])
-    code = in_fork(lambda: alone(settings, stages, {"checkpoints": runs} | own, page), log)
+    execute = alone_in_a_kernel if stage == IN_A_KERNEL else alone
+    code = in_fork(lambda: execute(settings, stages, {"checkpoints": runs} | own, page), log)
     after = content(mine)
     return {
         "stage": stage,
