@@ -8,11 +8,11 @@ What to expect of it is what `quality.py` finds on repeated splits, where the sa
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from sirius_helpers import trainer
 from sirius_helpers.categories import read_categories
 from sirius_helpers.labeling import label, review
 from sirius_helpers.prediction import predict
@@ -28,7 +28,7 @@ def main() -> None:
     for name in ("data", "labels", "run"):
         ask.add_argument(f"--{name}", required=True)
     settings = settings_for("auto", **vars(ask.parse_args()))
-    settings = replace(settings, patience=settings.epochs)  # to the end: there is nothing to stop by
+    trainer.SETTLED = 1  # the last epoch is kept: there is nothing to choose by
     run = begin(settings)
     label(settings)
     write_csv(run.path("split.csv"), everything(review(settings), settings))
@@ -39,8 +39,7 @@ def main() -> None:
 def everything(originals: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """split.csv with all originals and example phrases in training.
 
-    Training needs a validation part to say which epoch it keeps: a share of the same rows. They cannot tell a good
-    epoch from a bad one, but only the second half is kept from, where the learning rate falls to nothing.
+    Training wants a validation part too: it is a share of the same rows, and its scores mean nothing.
     """
     table = joined(originals, []).assign(part=TRAIN)
     seen, _ = train_test_split(table, train_size=settings.validation_share, random_state=settings.seed)

@@ -52,7 +52,7 @@ def test_the_summary_gives_mean_spread_and_interval_of_each_model():
     assert line == "adapter   weighted_f1  0.900 ± 0.100  [0.652, 1.148]  n=3"
 
 
-def test_a_submission_learns_from_every_original_and_picks_its_epoch_by_some_of_them():
+def test_a_submission_learns_from_every_original():
     originals = ORIGINALS.assign(text=ORIGINALS["id"])
     table = submission.everything(originals, settings_for("cpu"))
     parts = table.groupby("part")["source_id"].agg(set)
