@@ -9,6 +9,7 @@ memory is a batch.
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import tempfile
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 from lives import DONE, REFUSED, in_fork, save_models, settings_on
 from psutil import Process
 from tiny_models import tiny_roberta
@@ -36,6 +38,9 @@ LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for
 SHORT = [f"Тарелка {n} разбилась" for n in range(8)]
 ALL_AT_ONCE = 10**6  # tokens a batch
 prediction.CHUNK = 100  # texts: all of them, where `lives` has a few
+# Before any limit: pandas keeps texts in Arrow, whose allocator reserves a gigabyte of addresses with the first one.
+pd.DataFrame({"text": ["сапоги"]}).to_dict("list")
+pd.read_csv(io.StringIO("text\nсапоги\n"))
 
 
 def main() -> None:

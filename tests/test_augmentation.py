@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import labelled
 
-from sirius_helpers import augmentation, labeling
+from sirius_helpers import augmentation, labelers
 from sirius_helpers.augmentation import augment, read_refused, reject
 from sirius_helpers.errors import UserError
 from sirius_helpers.filters import bare
@@ -372,8 +372,8 @@ def test_the_category_check_asks_the_settings_labeler(ready, writer, monkeypatch
         asked.extend(texts)
         on_batch(range(len(texts)), np.tile([0.9, 0.1], (len(texts), 1)))
 
-    monkeypatch.setattr(labeling, "encoder", lambda *_: contextlib.nullcontext((None, None)))
-    monkeypatch.setattr(labeling, "FewShotLabeler", lambda *_: only_shoes)
+    monkeypatch.setattr(labelers, "encoder", lambda *_: contextlib.nullcontext((None, None)))
+    monkeypatch.setattr(labelers, "FewShotLabeler", lambda *_: only_shoes)
     assert len(augment(ready)) == 11 and asked == []
     kept = augment(change(ready, category_check=True, max_attempts=2))
     assert Counter(kept["category"]) == {"обувь": 5} and len(asked) == 5 + 6 * 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import labeling, questions
+from sirius_helpers import labelers, questions
 from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
@@ -49,7 +49,7 @@ def llm(settings, monkeypatch):
     FakeQuestion.asked, FakeQuestion.dies_after = [], None
     model = type("Model", (), {"config": object()})()
     monkeypatch.setattr(questions, "ClosedQuestion", FakeQuestion)
-    monkeypatch.setattr(labeling, "causal_lm", lambda *_: contextlib.nullcontext((model, FakeTokenizer())))
+    monkeypatch.setattr(labelers, "causal_lm", lambda *_: contextlib.nullcontext((model, FakeTokenizer())))
     return change(settings, labeler=ModelSpec("fake", chat=True), labeler_kind="llm")
 
 
@@ -174,7 +174,7 @@ def test_imported_labels_must_cover_every_review(settings, data):
 
 def test_the_few_shot_labeler_wants_examples_for_every_category(settings, data, monkeypatch):
     (data / "categories.toml").write_text('[[category]]\nlabel="a"\nexamples=["x"]\n[[category]]\nlabel="b"\n')
-    monkeypatch.setattr(labeling, "encoder", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(labelers, "encoder", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match="categories.toml: .* no example phrases for: b"):
         label(settings)
 

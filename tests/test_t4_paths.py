@@ -72,7 +72,7 @@ def test_every_stage_reuses_what_is_there(t4, monkeypatch):
         stage(t4)
     run = Run(t4.folder)
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != "run.json"}
-    for module in ("labeling", "augmentation"):
+    for module in ("labelers", "augmentation"):
         monkeypatch.setattr(f"sirius_helpers.{module}.causal_lm", lambda *_: pytest.fail("a model was loaded"))
     monkeypatch.setattr("sirius_helpers.classifier.load_model", lambda *_: pytest.fail("a model was loaded"))
     for stage in stages:
