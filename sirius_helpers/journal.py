@@ -180,7 +180,8 @@ def _disk_error(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors says it
-    torch_stopped_short = "inline_container" in str(error) and "unexpected pos" in str(error)
+    said = str(error)  # PyTorch's two ways, by where in a file the room ended
+    torch_stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
     return int(found[1]) if found else errno.ENOSPC if torch_stopped_short else None
 
 

@@ -185,6 +185,7 @@ def test_an_atomic_write_that_the_disk_stops_keeps_the_old_content(tmp_path):
         (OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)), "not connected .* Bring the folder back"),
         (Exception("I/O error: No space left on device (os error 28)"), "No space left .* Free some space"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "No space left"),
+        (RuntimeError("basic_ios::clear: iostream error"), "No space left"),
     ],
     ids=repr,
 )
