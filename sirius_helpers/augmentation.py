@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pandas as pd
 
-from .candidates import BY_HAND, COLUMNS, Writer, attempts_allowed, fill
+from .candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of
 from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
@@ -54,7 +54,7 @@ def augment(settings: Settings) -> pd.DataFrame:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
         categories = {item.key: item.category for item in wanted}
         for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
-            current = [r for r in journal.records if categories.get((r["source_id"], r["copy"])) == r["category"]]
+            current = [r for r in journal.records if categories.get(key_of(r)) == r["category"]]
             if len(current) < len(journal.records) or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
@@ -124,8 +124,8 @@ def _named(records: list[Json]) -> pd.DataFrame:
 
 def _drop_refused(kept: Journal, refused: Journal) -> None:
     """A text is refused before it leaves the kept ones, so that a kill in between does not bring it back."""
-    gone = {(r["source_id"], r["copy"], r["attempt"]) for r in refused.records}
-    left = [r for r in kept.records if (r["source_id"], r["copy"], r["attempt"]) not in gone]
+    gone = set(map(attempt_of, refused.records))
+    left = [r for r in kept.records if attempt_of(r) not in gone]
     if len(left) < len(kept.records):
         kept.replace(left)
 
@@ -133,7 +133,7 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
 def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
     """How many items lack an attempt."""
     allowed = attempts_allowed(kept, refused, max_attempts)
-    tries = Counter((r["source_id"], r["copy"]) for r in kept.records + refused.records)
+    tries = Counter(map(key_of, kept.records + refused.records))
     return sum(tries[item.key] < allowed(item) for item in wanted)
 
 

@@ -100,8 +100,8 @@ def fill(
             todo = [item for item in wanted if attempt < allowed(item)]
             if not todo:
                 break
-            done = {(r["source_id"], r["copy"]) for r in kept.records}
-            tried = {(r["source_id"], r["copy"], r["attempt"]) for r in kept.records + refused.records}
+            done = set(map(key_of, kept.records))
+            tried = set(map(attempt_of, kept.records + refused.records))
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
 
             def work(
@@ -131,9 +131,19 @@ def fill(
 
 def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:
     """How many attempts an item has: up to that of its kept text; a text rejected by hand costs it none."""
-    done = {(r["source_id"], r["copy"]): r["attempt"] + 1 for r in kept.records}
-    by_hand = Counter((r["source_id"], r["copy"]) for r in refused.records if r["reason"] == BY_HAND)
+    done = {key_of(r): r["attempt"] + 1 for r in kept.records}
+    by_hand = Counter(key_of(r) for r in refused.records if r["reason"] == BY_HAND)
     return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
+
+
+def key_of(record: JsonView) -> tuple[str, int]:
+    """The item that a text was written for: `Wanted.key`."""
+    return record["source_id"], record["copy"]
+
+
+def attempt_of(record: JsonView) -> tuple[str, int, int]:
+    """The item, and which attempt at it this was."""
+    return (*key_of(record), record["attempt"])
 
 
 def _judged(record: JsonView) -> bool:

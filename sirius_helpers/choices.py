@@ -10,7 +10,7 @@ what is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from .batching import Batcher
 from .choice_tokens import AnswerTree, lay_out
 from .errors import UserError
-from .kinds import Prompt, Tokenizer
+from .kinds import OnBatch, Prompt, Tokenizer
 from .prompt_tokens import PromptTokens, encode
 
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
@@ -82,9 +82,7 @@ class ClosedQuestion:
         self.prior = self._content_free() if prior_correction else None
 
     @torch.inference_mode()
-    def log_probs(
-        self, texts: Sequence[str], on_batch: Callable[[list[int], np.ndarray], None] | None = None
-    ) -> np.ndarray:
+    def log_probs(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
         """(texts, answers) float64 log-probabilities, rows in the order of `texts`.
 
         `on_batch(indices, rows)` is called after each finished batch, with the places of its texts.

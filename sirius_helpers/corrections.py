@@ -50,16 +50,21 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
 
 def correct_new(settings: Settings, right: Mapping[str, str]) -> None:
     """`correct` for each id that has no correction yet: done once more, this undoes nobody's later choice."""
-    run = Run(settings.folder)
-    reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
-    given = {}
-    if run.path(FILE).exists():
-        given = read_corrections(run.path(FILE), read_categories(settings.data), reviews)
+    given = given_by_hand(settings)
     for name, category in right.items():
         if name not in given:
             correct(settings, name, category)
         elif given[name] != category:
             print(f"{name} stays {given[name]!r}: it was corrected before, and CORRECT does not undo that.")
+
+
+def given_by_hand(settings: Settings) -> dict[str, str]:
+    """The id of each review that was corrected so far -> its category by hand."""
+    run = Run(settings.folder)
+    if not run.path(FILE).exists():
+        return {}
+    reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
+    return read_corrections(run.path(FILE), read_categories(settings.data), reviews)
 
 
 def corrected(labels: pd.DataFrame, path: Path, taxonomy: list[Category]) -> pd.DataFrame:

@@ -106,17 +106,7 @@ def pair_rows(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | Non
 def pairs(kept: pd.DataFrame, n: int = 6, seed: int = 0, category: str | None = None) -> Html:
     """Random originals beside their paraphrases, words of one that the other lacks marked."""
     rows = pair_rows(kept, n, seed, category)
-    shown = pd.DataFrame(
-        {
-            "id": rows["id"],
-            "category": rows["category"],
-            "original": marked(rows["original"], rows["text"]),
-            "synthetic": marked(rows["text"], rows["original"]),
-            "P(yes)": rows["p_yes"],
-            "attempt": rows["attempt"] + 1,
-        }
-    )
-    return table(shown, f"{len(shown)} of {len(kept)} synthetic reviews", {"P(yes)": ".2f"})
+    return _beside_originals(rows, "id", "synthetic", f"{len(rows)} of {len(kept)} synthetic reviews")
 
 
 def refused_sample(
@@ -126,17 +116,22 @@ def refused_sample(
     rows = refused if reason is None else refused[refused["reason"] == reason]
     rows = rows if category is None else rows[rows["category"] == category]
     rows = rows.sample(min(n, len(rows)), random_state=seed)
+    return _beside_originals(rows, "reason", "candidate", f"{len(rows)} of {len(refused)} refused attempts")
+
+
+def _beside_originals(rows: pd.DataFrame, first: str, text: str, caption: str) -> Html:
+    """Texts under the name `text`, beside their originals; `first` is the column that stands in front."""
     shown = pd.DataFrame(
         {
-            "reason": rows["reason"],
+            first: rows[first],
             "category": rows["category"],
             "original": marked(rows["original"], rows["text"]),
-            "candidate": marked(rows["text"], rows["original"]),
+            text: marked(rows["text"], rows["original"]),
             "P(yes)": rows["p_yes"],
             "attempt": rows["attempt"] + 1,
         }
     )
-    return table(shown, f"{len(rows)} of {len(refused)} refused attempts", {"P(yes)": ".2f"})
+    return table(shown, caption, {"P(yes)": ".2f"})
 
 
 def compared(tables: dict[str, pd.DataFrame], caption: str = "Like real reviews?") -> Html:

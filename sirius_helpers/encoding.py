@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import BatchEncoding, PreTrainedModel
 
 from .batching import Batcher, progress
-from .kinds import Tokenizer
+from .kinds import OnBatch, Tokenizer
 from .text_tokens import TextTokens
 
 
@@ -34,7 +34,7 @@ def embed(
     batcher: Batcher,
     max_tokens: int = 256,
     what: str | None = None,
-    on_batch: Callable[[list[int], np.ndarray], None] | None = None,
+    on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """Embeddings of texts, (texts, width) float32; `on_batch` gets each batch's positions and embeddings at once."""
 
@@ -66,7 +66,7 @@ def run_rows(
     max_tokens: int,
     what: str | None = None,
     dtype: torch.dtype | None = None,
-    on_batch: Callable[[list[int], np.ndarray], None] | None = None,
+    on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 

@@ -24,7 +24,7 @@ from .classifier import Classifier
 from .journal import fingerprint, write_atomically
 from .kinds import Json
 from .label_noise import doubtful_labels
-from .leaks import near_duplicates
+from .leaks import near_duplicates, repeating
 from .model_card import model_card
 from .reviews import normalised, read_labelled, write_csv
 from .runs import Run, digest
@@ -173,8 +173,7 @@ def human_rows(
     fresh = human[~human["text"].map(normalised).duplicated()]
     sources = set(table["source_id"][table["part"] != TEST])
     learned = table["text"][table["source_id"].isin(sources)].tolist()
-    pairs = near_duplicates([*fresh["text"], *learned], near_duplicate)
-    repeats = {min(pair) for pair in pairs if min(pair) < len(fresh) <= max(pair)}
+    repeats = repeating(fresh["text"].tolist(), learned, near_duplicate)
     fresh = fresh.reset_index(drop=True).drop(index=list(repeats))
     named: pd.DataFrame = fresh.assign(category=fresh["text"].map(lambda text: categories[normalised(text)]))
     return named

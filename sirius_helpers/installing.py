@@ -11,6 +11,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distribution, distributions, version
 from pathlib import Path
 
@@ -35,8 +36,6 @@ def wanted(home: Path) -> list[str]:
     """What pip is asked for: without a GPU also the small models; and this machine's torch as it is."""
     arguments = ["-r", str(home / "requirements.txt")]
     if not shutil.which("nvidia-smi"):
-        import tomllib
-
         extras = tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         arguments += extras["cpu"]
     if importlib.util.find_spec("torch"):

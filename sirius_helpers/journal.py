@@ -179,8 +179,9 @@ def _disk_error(error: Exception) -> int | None:
         return None  # a file that was to be read
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors says it
-    said = str(error)  # PyTorch's two ways, by where in a file the room ended
+    said = str(error)
+    found = re.search(r"\(os error (\d+)\)", said)  # how safetensors says it
+    # PyTorch has two ways, by where in a file the room ended.
     torch_stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
     return int(found[1]) if found else errno.ENOSPC if torch_stopped_short else None
 

@@ -16,23 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel
 
 from .batching import Batcher
-from .categories import (
-    Category,
-    label_variables,
-    labels_of,
-    need_examples,
-    phrases,
-)
+from .categories import Category, label_variables, labels_of, need_examples, phrases
 from .choices import ClosedQuestion
 from .encoding import embed
-from .kinds import Tokenizer
+from .kinds import OnBatch, Tokenizer
 from .loaders import causal_lm, encoder
 from .prompts import one_line, template_for
 from .questions import closed_question
 from .server import Server
 from .settings import Settings
-
-OnBatch = Callable[[Sequence[int], np.ndarray], None]  # positions of the texts, their rows of probabilities
 
 
 class Labeler(Protocol):

@@ -16,12 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .batching import progress
-from .categories import (
-    Category,
-    by_any_name,
-    labels_of,
-    read_categories,
-)
+from .categories import Category, by_any_name, labels_of, read_categories
 from .corrections import FILE, corrected
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records

@@ -28,6 +28,12 @@ def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     return groups
 
 
+def repeating(texts: Sequence[str], others: Sequence[str], threshold: float) -> set[int]:
+    """Positions of the texts that nearly repeat one of the others."""
+    pairs = near_duplicates([*texts, *others], threshold)
+    return {min(pair) for pair in pairs if min(pair) < len(texts) <= max(pair)}
+
+
 def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
     """Pairs of positions whose normalised texts have a rapidfuzz ratio (0..100) of `threshold` or more.
 

@@ -24,7 +24,7 @@ from .errors import UserError
 from .journal import fingerprint, read_records
 from .kinds import Json
 from .labeling import review
-from .leaks import leak_groups, near_duplicates
+from .leaks import leak_groups, repeating
 from .reviews import write_csv
 from .runs import Run, digest
 from .settings import Settings
@@ -106,8 +106,7 @@ def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate:
     rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
     rows = rows.assign(source_id="example", synthetic=True, part=TRAIN)
     held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
-    pairs = near_duplicates([*rows["text"], *held_out], near_duplicate)
-    repeats = {min(pair) for pair in pairs if min(pair) < len(rows) <= max(pair)}
+    repeats = repeating(rows["text"].tolist(), held_out, near_duplicate)
     return pd.concat([table, rows.drop(index=list(repeats))], ignore_index=True)
 
 

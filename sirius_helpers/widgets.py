@@ -17,13 +17,11 @@ import pandas as pd
 
 from .augmentation import reject
 from .categories import labels_of, read_categories
-from .corrections import FILE, correct, read_corrections
+from .corrections import FILE, correct, given_by_hand
 from .display import pairs
 from .errors import UserError
 from .hypertext import Html, inside, marked, note
-from .journal import read_records
 from .kinds import JsonView
-from .runs import Run
 from .settings import Settings
 from .tables import records_of
 
@@ -34,8 +32,6 @@ PLAIN = (
     'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
     '"the right category"), after from sirius_helpers.corrections import correct.'
 )
-
-
 PLAIN_REJECT = (
     "Buttons need the package ipywidgets. Without it, reject a synthetic review in a cell: "
     'reject(settings, "its id"), after from sirius_helpers.augmentation import reject.'
@@ -53,13 +49,9 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
         return note(PLAIN)
     from ipywidgets import VBox
 
-    taxonomy = read_categories(settings.data)
-    run = Run(settings.folder)
-    if run.path(FILE).exists():
-        reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
-        given = rows["id"].map(read_corrections(run.path(FILE), taxonomy, reviews))
-        rows = rows.assign(category=given.fillna(rows["category"]))
-    return VBox([_label_line(row, labels_of(taxonomy), settings) for row in records_of(rows)])
+    labels, given = labels_of(read_categories(settings.data)), rows["id"].map(given_by_hand(settings))
+    rows = rows.assign(category=given.fillna(rows["category"]))
+    return VBox([_label_line(row, labels, settings) for row in records_of(rows)])
 
 
 def reject_buttons(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
@@ -67,10 +59,10 @@ def reject_buttons(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
 
     `rows` have id, category, original and text, and what `display.pairs` shows beside them.
     """
-    if rows.empty or not _has_widgets():
-        return (
-            pairs(rows, n=len(rows)) + note(PLAIN_REJECT) if len(rows) else Html("<p>There is nothing to reject.</p>")
-        )
+    if rows.empty:
+        return Html("<p>There is nothing to reject.</p>")
+    if not _has_widgets():
+        return pairs(rows, n=len(rows)) + note(PLAIN_REJECT)
     from ipywidgets import VBox
 
     texts = zip(marked(rows["original"], rows["text"]), marked(rows["text"], rows["original"]), strict=True)

@@ -13,6 +13,7 @@ from rapidfuzz import fuzz
 
 from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
+from sirius_helpers.leaks import leak_groups, near_duplicates
 from sirius_helpers.reviews import normalised
 from sirius_helpers.runs import Run
 from sirius_helpers.splitting import (
@@ -21,8 +22,6 @@ from sirius_helpers.splitting import (
     TRAIN,
     grouped_parts,
     joined,
-    leak_groups,
-    near_duplicates,
     seed_parts,
     split,
     with_examples,
