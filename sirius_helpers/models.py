@@ -5,32 +5,30 @@ ModelSpec("ai-forever/ruRoberta-large", revision="…")
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .errors import UserError
 from .kinds import Json
 from .model_files import model_content
-from .validation import at_least, one_of
+from .validation import Count, validated
 
 ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded.py, without a network
 
 
-@dataclass(frozen=True)
+@validated
 class ModelSpec:
     """A model by name and how to hold it in memory."""
 
     name: str  # hub id, local folder, or one of the embedded names above
-    weights: str = "fp32"  # nf4 | fp16 | bf16 | fp32: how the weights lie in memory
+    weights: Literal["nf4", "fp16", "bf16", "fp32"] = "fp32"  # how they lie in memory
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
     revision: str | None = None  # hub commit to pin; the commit really used is recorded in run.json
     server: str | None = None  # address of an inference server that holds the model; `name` then gives the tokenizer
-    server_requests: int = 16  # at once
+    server_requests: Count = 16  # at once
 
     def __post_init__(self) -> None:
-        one_of("weights", self.weights, ("nf4", "fp16", "bf16", "fp32"))
-        at_least("server_requests", self.server_requests, 1)
         if self.server is not None and not self.server.startswith(("http://", "https://")):
             raise UserError(f"server={self.server!r} is no address; write one such as 'http://127.0.0.1:8080/v1'.")
 

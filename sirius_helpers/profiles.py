@@ -10,7 +10,6 @@ import torch
 from .errors import UserError
 from .kinds import Json
 from .models import CAUSAL_LM, ENCODER, ModelSpec
-from .validation import one_of
 
 PROFILES = ("auto", "t4", "cpu")
 
@@ -59,7 +58,8 @@ def cpu() -> Json:
 
 def choose_profile(profile: str) -> tuple[Json, str]:
     """Profile values and the reason for them. `auto` takes t4 where CUDA works, otherwise cpu."""
-    one_of("PROFILE", profile, PROFILES)
+    if profile not in PROFILES:
+        raise UserError(f"PROFILE={profile!r} is not one of: {', '.join(PROFILES)}.")
     cuda = torch.cuda.is_available()
     if profile == "t4" and not cuda:
         raise UserError("PROFILE='t4' needs a CUDA device and none is visible; use PROFILE='auto' or 'cpu'.")

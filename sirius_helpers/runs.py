@@ -24,7 +24,6 @@ from .journal import write_atomically, writing
 from .kinds import Json
 from .locks import held
 from .metering import Meter
-from .models import ModelSpec
 from .settings import Settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
@@ -199,11 +198,8 @@ def settings_of(run: str) -> Settings:
     folder = Path(run) if Path(run, "run.json").exists() else Settings.checkpoints / run
     try:
         values = Run(folder).memory["settings"]
-        values |= {role: ModelSpec(**values[role]) for role in ("labeler", "writer", "classifier")}
-        values |= {"data": Path(values["data"]), "labels": values["labels"] and Path(values["labels"])}
-        values |= {"lora_targets": tuple(values["lora_targets"])}
         return Settings(**values | {"checkpoints": folder.absolute().parent, "run": folder.absolute().name})
-    except (TypeError, KeyError) as error:
+    except (KeyError, UserError) as error:
         raise UserError(
             f"{folder / 'run.json'} is missing or holds no settings of this version; run the notebook's cells under "
             "'Settings' first: they write it."

@@ -10,142 +10,107 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from .errors import UserError
 from .kinds import Json
 from .models import ModelSpec
-from .profiles import PROFILES, choose_profile
+from .profiles import choose_profile
 from .prompts import read_prompts
-from .validation import at_least, between, one_of
+from .validation import (
+    Count,
+    Inverse,
+    Number,
+    Portion,
+    PositiveShare,
+    Rate,
+    Seed,
+    Share,
+    Similarity,
+    Temperature,
+    validated,
+)
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-@dataclass(frozen=True)
+@validated
 class Settings:
     """One run. Fields without a default come from the profile."""
 
-    profile: str  # t4 | cpu
+    profile: Literal["t4", "cpu"]
     profile_reason: str
-    device: str  # cuda | cpu
+    device: Literal["cuda", "cpu"]
     labeler: ModelSpec
-    labeler_kind: str  # llm | few-shot
+    labeler_kind: Literal["llm", "few-shot"]
     writer: ModelSpec  # paraphrases and judges
     classifier: ModelSpec
-    lora_targets: tuple[str, ...]  # names of the linear layers that get an adapter
+    lora_targets: Annotated[tuple[str, ...], Field(min_length=1)]  # names of the linear layers that get an adapter
 
     data: Path = PROJECT / "data" / "sample"  # train.csv, test.csv, categories.toml or categories.txt
     run: str = "sample"  # files go to checkpoints/<run>/
     labels: Path | None = None  # ready-made labels: text and a category column
     checkpoints: Path = Path(os.environ.get("SIRIUS_CHECKPOINTS", PROJECT / "checkpoints"))
-    seed: int = 42
+    seed: Seed = 42
     # Labels and verdicts divided by what a text without content gets: helps a weak model. A strong one would lose
     # "нет товара", which is the right label for a review without content.
     prior_correction: bool = False
-    prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # replaces templates by name
+    prompts: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)  # replaces templates by name
 
     # Labels
-    category_orders: int = 1  # rotations of the category list in the prompt, averaged; each costs one pass
-    few_shot_c: float = 10.0  # inverse regularisation of the few-shot logistic regression
-    max_review_chars: int = 2_000  # longer texts are cut before a model sees them
+    category_orders: Count = 1  # rotations of the category list in the prompt, averaged; each costs one pass
+    few_shot_c: Inverse = 10.0  # inverse regularisation of the few-shot logistic regression
+    max_review_chars: Count = 2_000  # longer texts are cut before a model sees them
 
     # Synthetic reviews. Sampling values are the reference solution's.
-    max_synthetic: int | None = None  # cap on the total, rarest categories first; None: the whole quota
-    max_attempts: int = 100  # candidates per wanted review before it is given up
-    temperature: float = 0.8
-    top_p: float = 0.9
-    max_new_tokens: int = 150
-    judge_temperature: float = 0.7
-    judge_draws: int = 2  # all must say yes
+    max_synthetic: Number | None = None  # cap on the total, rarest categories first; None: the whole quota
+    max_attempts: Count = 100  # candidates per wanted review before it is given up
+    temperature: Temperature = 0.8
+    top_p: PositiveShare = 0.9
+    max_new_tokens: Count = 150
+    judge_temperature: Temperature = 0.7
+    judge_draws: Count = 2  # all must say yes
     category_check: bool = False  # the labeler must still find the original's category; it is loaded beside the writer
-    min_chars: int = 3  # letters; a candidate with fewer is no review
-    min_length_ratio: float = 0.3  # candidate to original, in characters
-    max_length_ratio: float = 2.0
-    length_slack: int = 60  # characters a candidate may have beyond its original whatever the ratio
-    min_cyrillic: float = 0.5  # share of the letters, where the original has it too
-    max_repeated: float = 0.2  # share of a candidate's three-word runs that were there before
-    leak_words: int = 5  # so many words of the prompt in a row are a leak; four occur in real reviews
-    max_copy_similarity: float = 90.0  # 50..100, rapidfuzz ratio; from it on a candidate repeats a known text
-    tokens_per_batch: int = 16_384  # padded tokens in one generation or scoring batch; halves on out-of-memory
+    min_chars: Count = 3  # letters; a candidate with fewer is no review
+    min_length_ratio: Share = 0.5  # candidate to original, in characters
+    max_length_ratio: Annotated[float, Field(ge=1)] = 2.0
+    length_slack: Number = 60  # characters a candidate may have beyond its original whatever the ratio
+    min_cyrillic: Share = 0.5  # share of the letters, where the original has it too
+    max_repeated: Share = 0.2  # share of a candidate's three-word runs that were there before
+    leak_words: Count = 5  # so many words of the prompt in a row are a leak; four occur in real reviews
+    max_copy_similarity: Similarity = 90.0  # from it on a candidate repeats a known text
+    tokens_per_batch: Count = 16_384  # padded tokens in one generation or scoring batch; halves on out-of-memory
 
     # Split
-    split: str = "grouped"  # grouped (leak-free) | seed (the reference's)
-    test_share: float = 0.2
-    validation_share: float = 0.1  # of the rest; picks the best checkpoint
-    near_duplicate: float = 90.0  # 50..100, rapidfuzz ratio; from it on two reviews count as one
+    split: Literal["grouped", "seed"] = "grouped"  # leak-free, or the reference's
+    test_share: Portion = 0.2
+    validation_share: Portion = 0.1  # of the rest; picks the best checkpoint
+    near_duplicate: Similarity = 90.0  # from it on two reviews count as one
 
     # Training
-    epochs: int = 12
-    learning_rate: float = 5e-4
-    batch_size: int = 16
-    accumulation: int = 1
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.1
-    weight_decay: float = 0.01
-    warmup_share: float = 0.1  # of all steps
-    class_weight_power: float = 0.5  # 0: no weights, 1: inverse frequency
-    label_smoothing: float = 0.05
-    patience: int = 4  # epochs without a better weighted F1 before training stops
-    max_tokens: int = 256  # a longer text is cut
-    baseline_c: float = 100.0  # inverse regularisation of the linear baseline
+    epochs: Count = 12
+    learning_rate: PositiveShare = 5e-4
+    batch_size: Count = 16
+    accumulation: Count = 1
+    lora_rank: Count = 16
+    lora_alpha: Count = 32
+    lora_dropout: Rate = 0.1
+    weight_decay: Share = 0.01
+    warmup_share: Share = 0.1  # of all steps
+    class_weight_power: Share = 0.5  # 0: no weights, 1: inverse frequency
+    label_smoothing: Rate = 0.05
+    patience: Count = 4  # epochs without a better weighted F1 before training stops
+    max_tokens: Count = 256  # a longer text is cut
+    baseline_c: Inverse = 100.0  # inverse regularisation of the linear baseline
 
     # Evaluation
-    bootstrap: int = 1_000  # resamples behind each 95 % interval
+    bootstrap: Count = 1_000  # resamples behind each 95 % interval
 
     def __post_init__(self) -> None:
-        one_of("profile", self.profile, PROFILES[1:])
-        one_of("device", self.device, ("cuda", "cpu"))
-        one_of("labeler_kind", self.labeler_kind, ("llm", "few-shot"))
-        one_of("split", self.split, ("grouped", "seed"))
-        between("test_share", self.test_share, 0.01, 0.9)
-        between("validation_share", self.validation_share, 0.01, 0.9)
-        between("top_p", self.top_p, 1e-6, 1)
-        between("temperature", self.temperature, 1e-3, 10)
-        between("judge_temperature", self.judge_temperature, 1e-3, 10)
-        between("lora_dropout", self.lora_dropout, 0, 0.99)
-        between("warmup_share", self.warmup_share, 0, 1)
-        between("label_smoothing", self.label_smoothing, 0, 0.99)
-        between("min_length_ratio", self.min_length_ratio, 0, 1)
-        between("max_length_ratio", self.max_length_ratio, 1, 1_000)
-        between("length_slack", self.length_slack, 0, 10_000)
-        between("min_cyrillic", self.min_cyrillic, 0, 1)
-        between("max_repeated", self.max_repeated, 0, 1)
-        between("max_copy_similarity", self.max_copy_similarity, 50, 100)
-        between("near_duplicate", self.near_duplicate, 50, 100)
-        between("learning_rate", self.learning_rate, 1e-12, 1)
-        between("weight_decay", self.weight_decay, 0, 1)
-        between("class_weight_power", self.class_weight_power, 0, 1)
-        between("few_shot_c", self.few_shot_c, 1e-6, 1e6)
-        between("baseline_c", self.baseline_c, 1e-6, 1e6)
-        for name in (
-            "category_orders",
-            "max_attempts",
-            "max_new_tokens",
-            "judge_draws",
-            "tokens_per_batch",
-            "epochs",
-            "batch_size",
-            "accumulation",
-            "lora_rank",
-            "lora_alpha",
-            "patience",
-            "max_tokens",
-            "bootstrap",
-            "max_review_chars",
-            "min_chars",
-            "leak_words",
-        ):
-            at_least(name, getattr(self, name), 1)
-        if self.max_synthetic is not None:
-            at_least("max_synthetic", self.max_synthetic, 0)
-        if isinstance(self.lora_targets, str) or not self.lora_targets:
-            raise UserError(f"lora_targets={self.lora_targets!r} must list layers, such as ('query', 'value').")
         if not self.run or Path(self.run).name != self.run or self.run.startswith("."):
             raise UserError(f"RUN={self.run!r} is not a plain folder name; choose one such as 'my_run'.")
 
@@ -182,6 +147,8 @@ def settings_for(
         values["run"] = run
     if labels:
         values["labels"] = _find(labels)
+    if "checkpoints" in changes:
+        values["checkpoints"] = Path(changes["checkpoints"]).expanduser().resolve()
     settings = Settings(**values)
     return dataclasses.replace(settings, prompts=read_prompts(settings.data) | dict(settings.prompts))
 

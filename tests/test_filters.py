@@ -113,12 +113,12 @@ def test_known_openings_are_stripped_and_reviews_left_alone(raw, expected):
             + "промокла " * 3
             + "до нитки; обещали гарантию, а вернуть деньги отказались, и так уже вторую неделю подряд",
         ),
-        ("near_duplicate", "Купил тарелку, она разбилась ещё в дороге"),
+        ("near_duplicate", "Купил тарелку, она разбилась ещё в дороге, продавец молчит"),
         ("prompt_leak", "Обувь течёт. Пиши просто, как пишут покупатели, по-русски."),
     ],
 )
 def test_each_kind_of_bad_candidate_gets_its_reason(settings, reason, text):
-    known = [bare("купил тарелку — она разбилась ещё в дороге")]
+    known = [bare("купил тарелку — она разбилась ещё в дороге: продавец молчит")]
     prompt = frozenset(word_runs("Пиши просто, как пишут покупатели, по-русски", settings.leak_words))
     assert first_reason(text, ORIGINAL, known, settings, prompt) == reason
 

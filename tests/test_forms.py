@@ -53,5 +53,5 @@ def test_what_is_no_number_is_refused_in_one_line(field, message):
 
 
 def test_the_settings_check_the_numbers():
-    with pytest.raises(UserError, match="epochs=0 must be at least 1"):
+    with pytest.raises(UserError, match="epochs=0: Input should be greater"):
         settings_for("cpu", **form_changes("cpu", epochs="0"))
