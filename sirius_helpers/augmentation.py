@@ -6,13 +6,14 @@ refused is kept, nor a near-duplicate of one, also for another original.
 
     kept = augment(settings)               # stage "augment"
     reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another
+    keep(settings, "3f2a90b1c7d4~2")       # after all it may
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .judging import control_file, read_control
-from .kinds import Json
+from .kinds import Json, JsonView
 from .labelers import opinion_identity, second_look
 from .labeling import review
 from .loaders import causal_lm, loaded_revision
@@ -82,18 +83,41 @@ def read_refused(run: Run) -> pd.DataFrame:
     return pd.DataFrame(read_records(run.need("rejected.jsonl")), columns=[*COLUMNS, "reason"])
 
 
-def synthetic_id(source_id: str, copy: int) -> str:
-    """What a synthetic review is called: its original's id and its number."""
-    return f"{source_id}~{copy}"
-
-
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
     """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
 
     UserError for a name that no kept text has, and for texts written under other settings than these.
     """
-    run = Run(settings.folder)
-    mark = fingerprint("augment", *_identity(settings))
+    with _by_hand(settings) as (kept, refused):
+        by_id = {_id_of(record): record for record in kept.records}
+        _all_known(ids, by_id, "no synthetic review is called {}; see the column id of the pairs.")
+        refused.append({k: by_id[name][k] for k in COLUMNS} | {"reason": BY_HAND} for name in dict.fromkeys(ids))
+        _drop_refused(kept, refused)
+        return _named(kept.records)
+
+
+def keep(settings: Settings, *ids: str) -> pd.DataFrame:
+    """Take rejections back, as long as `augment` wrote nothing in their place. Returns what is kept then.
+
+    UserError for a name that was not rejected by hand, and where another text stands in its place.
+    """
+    with _by_hand(settings) as (kept, refused):
+        by_id = {_id_of(record): record for record in refused.records if record["reason"] == BY_HAND}
+        _all_known(ids, by_id, "{} was not rejected by hand.")
+        again = [name for name in map(_id_of, kept.records) if name in ids]
+        if again:
+            raise UserError(f"{', '.join(again)}: another text was written in its place since; look at that one.")
+        back = [by_id[name] for name in dict.fromkeys(ids)]
+        # In this order: after a kill in between the texts are still rejected.
+        kept.append({k: record[k] for k in COLUMNS} for record in back)
+        refused.replace([record for record in refused.records if record not in back])
+        return _named(kept.records)
+
+
+@contextmanager
+def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
+    """The kept and the refused texts for a person's choice, while no stage is at work on them."""
+    run, mark = Run(settings.folder), fingerprint("augment", *_identity(settings))
     with held(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
@@ -102,24 +126,23 @@ def reject(settings: Settings, *ids: str) -> pd.DataFrame:
                 "first: it sets them aside and writes others."
             )
         kept, refused = (Journal(run.path(name), mark) for name in FILES)
-        _refuse_by_hand(ids, kept, refused)
-    return _named(kept.records)
+        yield kept, refused
 
 
-def _refuse_by_hand(ids: Sequence[str], kept: Journal, refused: Journal) -> None:
-    by_id = {synthetic_id(record["source_id"], record["copy"]): record for record in kept.records}
-    unknown = [name for name in ids if name not in by_id]
+def _all_known(ids: Sequence[str], known: Mapping[str, Json], message: str) -> None:
+    unknown = [name for name in ids if name not in known]
     if unknown:
-        raise UserError(
-            f"no synthetic review is called {', '.join(map(repr, unknown))}; see the column id of the pairs."
-        )
-    refused.append({k: by_id[name][k] for k in COLUMNS} | {"reason": BY_HAND} for name in dict.fromkeys(ids))
-    _drop_refused(kept, refused)
+        raise UserError(message.format(", ".join(map(repr, unknown))))
+
+
+def _id_of(record: JsonView) -> str:
+    """What a synthetic review is called: its original's id and its number."""
+    return f"{record['source_id']}~{record['copy']}"
 
 
 def _named(records: list[Json]) -> pd.DataFrame:
     table = pd.DataFrame(records, columns=COLUMNS)
-    return table.assign(id=[synthetic_id(*key) for key in zip(table["source_id"], table["copy"], strict=True)])
+    return table.assign(id=list(map(_id_of, records)))
 
 
 def _drop_refused(kept: Journal, refused: Journal) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .augmentation import reject
+from .augmentation import keep, reject
 from .categories import labels_of, read_categories
 from .corrections import FILE, correct, given_by_hand
 from .display import pairs
@@ -49,13 +49,13 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
         return note(PLAIN)
     from ipywidgets import VBox
 
-    labels, given = labels_of(read_categories(settings.data)), rows["id"].map(given_by_hand(settings))
-    rows = rows.assign(category=given.fillna(rows["category"]))
+    labels, given = labels_of(read_categories(settings.data)), given_by_hand(settings)
+    rows = rows.assign(category=[given.get(*row) for row in zip(rows["id"], rows["category"], strict=True)])
     return VBox([_label_line(row, labels, settings) for row in records_of(rows)])
 
 
 def reject_buttons(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
-    """A widget with a line for each synthetic review: its original, itself, and a button that rejects it for good.
+    """A widget with a line for each synthetic review: both texts, and a button that rejects it, or keeps it after all.
 
     `rows` have id, category, original and text, and what `display.pairs` shows beside them.
     """
@@ -92,10 +92,15 @@ def _pair_line(row: JsonView, texts: tuple[Html, Html], settings: Settings) -> H
     button = Button(description="reject", tooltip=row["id"], layout=Layout(width="7em", flex="0 0 auto"))
     said = _said()
 
-    def take_out(_: Button) -> None:
-        button.disabled = _try(lambda: reject(settings, row["id"]), said, "rejected")
+    def choose(_: Button) -> None:
+        if button.description == "reject":
+            act, done, other = reject, "rejected", "keep"
+        else:
+            act, done, other = keep, "kept", "reject"
+        if _try(lambda: act(settings, row["id"]), said, done):
+            button.description = other
 
-    button.on_click(take_out)
+    button.on_click(choose)
     original, text = texts
     return _line(button, said, inside(Html(f"{escape(row['category'])}: {original.html}<br>→ {text.html}")))
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import labelled
 
 from sirius_helpers import augmentation, labelers
-from sirius_helpers.augmentation import augment, read_refused, reject
+from sirius_helpers.augmentation import augment, keep, read_refused, reject
 from sirius_helpers.errors import UserError
 from sirius_helpers.filters import bare
 from sirius_helpers.journal import read_records
@@ -257,6 +257,30 @@ def test_a_kill_between_refusing_and_removing_does_not_bring_a_text_back(ready, 
     reject(ready, kept["id"][0])
     path.write_bytes(before)  # as it was before the text left the kept ones
     assert kept["text"][0] not in set(augment(ready)["text"])
+
+
+def test_a_rejection_is_taken_back_until_another_text_stands_in_its_place(ready, writer):
+    kept = augment(ready)
+    first, second = kept["id"][:2]
+    left = reject(ready, first, second)
+    pd.testing.assert_frame_equal(keep(ready, second), pd.concat([left, kept.iloc[[1]]], ignore_index=True))
+    new = augment(ready)
+    assert set(new["text"]) - set(kept["text"]) == set(new.loc[new["id"] == first, "text"])
+    with pytest.raises(UserError, match=f"{first}: another text was written in its place"):
+        keep(ready, first)
+    with pytest.raises(UserError, match=f"'{second}' was not rejected by hand"):
+        keep(ready, second)
+    pd.testing.assert_frame_equal(augment(ready), new)
+
+
+def test_a_kill_while_a_rejection_is_taken_back_leaves_the_text_rejected(ready, writer):
+    name = augment(ready)["id"][0]
+    reject(ready, name)
+    path = Run(ready.folder).path("rejected.jsonl")
+    before = path.read_bytes()
+    text = keep(ready, name).set_index("id")["text"][name]
+    path.write_bytes(before)  # as it was before the rejection left it
+    assert text not in set(augment(ready)["text"])
 
 
 def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, writer):

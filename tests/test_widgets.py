@@ -109,18 +109,22 @@ def test_each_pair_has_a_button_and_both_texts_with_differing_words_marked(setti
     assert "&lt;b&gt;посуда" in other.value
 
 
-def test_a_click_rejects_that_review_at_once_and_cannot_be_repeated(settings, monkeypatch):
-    gone = []
-    monkeypatch.setattr(widgets, "reject", lambda settings, name: gone.append(name))
+def test_a_click_rejects_that_review_at_once_and_another_keeps_it(settings, monkeypatch):
+    clicks = []
+    monkeypatch.setattr(widgets, "reject", lambda settings, name: clicks.append(("reject", name)))
+    monkeypatch.setattr(widgets, "keep", lambda settings, name: clicks.append(("keep", name)))
     button, _, said = reject_buttons(settings, PAIRS).children[1].children
     button.click()
-    assert gone == ["b~1"] and said.value == "rejected" and button.disabled
+    assert (button.description, said.value) == ("keep", "rejected")
+    button.click()
+    assert (button.description, said.value) == ("reject", "kept")
+    assert clicks == [("reject", "b~1"), ("keep", "b~1")]
 
 
 def test_a_rejection_that_fails_is_said_beside_the_button_and_can_be_tried_again(settings):
     button, _, said = reject_buttons(settings, PAIRS).children[0].children
     button.click()
-    assert said.value.startswith("Error: no synthetic review is called 'a~1'") and not button.disabled
+    assert said.value.startswith("Error: no synthetic review is called 'a~1'") and button.description == "reject"
 
 
 def test_without_the_widget_library_the_plain_calls_are_shown(settings, monkeypatch):
