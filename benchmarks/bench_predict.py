@@ -43,7 +43,7 @@ def main() -> None:
         return np.stack(rows)
 
     with TemporaryDirectory() as folder:
-        save(model, tokenizer, Path(folder), settings, labels)
+        save(model, tokenizer, Path(folder), settings, labels, temperature=1.0)
         with Classifier.load(Path(folder), settings.device, settings.tokens_per_batch) as classifier:
             gap = np.abs(reference(texts[:BY_REFERENCE]) - classifier(texts)[:BY_REFERENCE]).max()  # and a warm-up
             rounds = []

@@ -42,8 +42,8 @@ def prepared(folder: Path) -> Settings:
     figures = synthetic.FIGURES["classifier"]
     path = synthetic.checkpoint(folder / "roberta", figures.built(**figures.small), 2**30, torch.float32)
     settings = Settings(**{**vars(settings_for("cpu")), "classifier": ModelSpec(str(path)), "max_tokens": 64})
-    labels = labels_of(read_categories(settings.data))
-    save(new_model(settings, len(labels)), load_tokenizer(settings.classifier), folder / "adapter", settings, labels)
+    labels, tokenizer = labels_of(read_categories(settings.data)), load_tokenizer(settings.classifier)
+    save(new_model(settings, len(labels)), tokenizer, folder / "adapter", settings, labels, temperature=1.0)
     return settings
 
 

@@ -39,7 +39,8 @@ def main() -> None:
 def everything(originals: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """split.csv with all originals and example phrases in training.
 
-    Training wants a validation part too: it is a share of the same rows, and its scores mean nothing.
+    Training wants a validation part too: it is a share of the same rows. So its scores mean nothing, and with the
+    temperature fitted on it the confidence is too high.
     """
     table = joined(originals, []).assign(part=TRAIN)
     seen, _ = train_test_split(table, train_size=settings.validation_share, random_state=settings.seed)

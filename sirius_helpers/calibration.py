@@ -1,7 +1,6 @@
 """How sure is sure: the temperature of the probabilities, their calibration error, and what a threshold buys.
 
-Knows probabilities and truths, not where they come from. The temperature lies in `calibration.json` beside the
-adapter's folder and names the adapter it was fitted for: the folder itself stays as training wrote it.
+Knows probabilities and truths, not where they come from.
 
     temperature = fit_temperature(probabilities, truth)               # on the validation part
     confidence = calibrated(probabilities, temperature).max(axis=1)   # 0.8: right in about 8 of 10 cases
@@ -9,19 +8,11 @@ adapter's folder and names the adapter it was fitted for: the folder itself stay
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from .errors import UserError
-from .journal import write_atomically
-from .runs import digest
-
-FILE = "calibration.json"
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10
 SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outweigh it, a handful does not
@@ -87,28 +78,6 @@ def wilson(hits: int, rows: int, z: float = 1.96) -> tuple[float, float]:
     middle = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * np.sqrt(share * (1 - share) / rows + weight / rows / 4)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-def save_temperature(adapter: Path, temperature: float) -> None:
-    """Write `calibration.json` beside an adapter's folder."""
-    facts = {"temperature": temperature, "adapter": digest(adapter)}
-    write_atomically(adapter.parent / FILE, json.dumps(facts, indent=2).encode())
-
-
-def temperature_of(adapter: Path) -> float | None:
-    """The temperature fitted for this adapter; None where there is none, or only another adapter's.
-
-    Raises UserError where the file is damaged.
-    """
-    path = adapter.parent / FILE
-    if not path.exists():
-        return None
-    try:
-        facts = json.loads(path.read_bytes())
-        temperature, fitted_for = float(facts["temperature"]), facts["adapter"]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path} is damaged; run the stage 'evaluate' again: it writes this file anew.") from None
-    return temperature if fitted_for == digest(adapter) else None
 
 
 def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:

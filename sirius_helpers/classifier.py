@@ -9,6 +9,7 @@ A saved adapter is a folder of safetensors and JSON: no pickle. Knows nothing of
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -23,10 +24,9 @@ from transformers import AutoModel, BatchEncoding, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .batching import Batcher
-from .calibration import temperature_of
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
-from .kinds import Tokenizer
+from .kinds import Json, Tokenizer
 from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
 from .models import ModelSpec
 from .settings import Settings, compute_dtype
@@ -72,8 +72,10 @@ def new_model(settings: Settings, labels: int) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def save(model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str]) -> None:
-    """Adapter and head as safetensors, the tokenizer, and config.json with id2label and the base model."""
+def save(
+    model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str], temperature: float
+) -> None:
+    """Adapter and head as safetensors, the tokenizer, and config.json with id2label, temperature and base model."""
     with quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
@@ -82,6 +84,7 @@ def save(model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Setting
     config = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
+        "temperature": temperature,
         "base": vars(base) | {"revision": loaded_revision(base) or base.revision},
         "max_tokens": settings.max_tokens,
     }
@@ -89,7 +92,7 @@ def save(model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Setting
 
 
 class Classifier:
-    """A trained adapter merged into its encoder, ready for any number of texts."""
+    """A trained model, ready for any number of texts; its logits are divided by `temperature`."""
 
     def __init__(
         self,
@@ -100,24 +103,27 @@ class Classifier:
         prefix: str,
         max_tokens: int,
         device: str,
-        temperature: float | None,
+        temperature: float,
         tokens_per_batch: int,
     ) -> None:
         self.model, self.tokenizer, self.labels = model, tokenizer, labels
         self.prefix, self.max_tokens, self.device = prefix, max_tokens, device
-        self.temperature = temperature  # None: not calibrated
+        self.temperature = temperature
         self.batcher = Batcher(tokens_per_batch)  # remembers from call to call what fitted into memory
 
     @classmethod
     def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
-        """From a folder that `save` wrote, with the temperature that the evaluation put beside it."""
+        """From a folder that `save` wrote, the adapter merged into its encoder.
+
+        Raises UserError where the folder is not whole, or is of a version that kept the temperature elsewhere.
+        """
         folder = Path(folder)
         for path in (folder / "config.json", folder / WEIGHTS):  # peft would take pickled weights for missing ones
             if not path.exists():
                 raise UserError(f"{path} is missing; run the stage 'train' first: it makes this folder.")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
-        base = ModelSpec(**config["base"])
+        base, temperature = ModelSpec(**config["base"]), _temperature(config, folder)
         encoder = load_model(AutoModel, base, device)
         with quiet():
             try:
@@ -132,7 +138,7 @@ class Classifier:
             prefix=base.text_prefix,
             max_tokens=config["max_tokens"],
             device=device,
-            temperature=temperature_of(folder),
+            temperature=temperature,
             tokens_per_batch=tokens_per_batch,
         )
 
@@ -142,7 +148,7 @@ class Classifier:
             return np.empty((0, len(self.labels)), dtype=np.float32)
 
         def forward(inputs: BatchEncoding) -> torch.Tensor:
-            rows = torch.softmax(self.model(**inputs).logits / (self.temperature or 1), dim=-1)
+            rows = torch.softmax(self.model(**inputs).logits / self.temperature, dim=-1)
             if bar is not None:
                 bar.update(len(rows))
             return rows
@@ -163,3 +169,14 @@ class Classifier:
 
     def __exit__(self, *_: object) -> None:
         release(self.model)
+
+
+def _temperature(config: Json, folder: Path) -> float:
+    """The saved one: with 1 for a missing one, the confidence would pass for calibrated."""
+    found = config.get("temperature", 0)
+    if type(found) not in (int, float) or not 0 < found < math.inf:
+        raise UserError(
+            f"{folder / 'config.json'} holds no temperature of the confidence, a positive number; run the stage "
+            "'train' again: it fits one."
+        )
+    return float(found)

@@ -2,7 +2,7 @@
 
 Three views: all held-out rows (comparable with the reference's 0.782), held-out originals only (what a user's data
 look like), and human labels where a human_labels.csv lies in the data folder. Writes `metrics.json`, `errors.csv`,
-`doubtful_labels.csv`, `calibration.json`, `model_card.md` and `report/*.png`, all beside the adapter's folder.
+`doubtful_labels.csv`, `model_card.md` and `report/*.png`, all beside the adapter's folder.
 
     result = evaluate(settings)            # stage "evaluate"
 """
@@ -17,8 +17,7 @@ import pandas as pd
 from . import pictures
 from .baseline import Linear, frozen_embeddings
 from .batching import progress
-from .calibration import FILE as CALIBRATION
-from .calibration import calibrated, calibration_error, coverage, fit_temperature, save_temperature
+from .calibration import calibrated, calibration_error, coverage
 from .categories import by_any_name, labels_of, read_categories
 from .classifier import Classifier
 from .journal import fingerprint, write_atomically
@@ -30,11 +29,11 @@ from .reviews import normalised, read_labelled, write_csv
 from .runs import Run, digest
 from .scoring import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .settings import Settings
-from .splitting import PARTS, TEST, TRAIN, VALIDATION, read_split
+from .splitting import PARTS, TEST, read_split
 from .tables import read_table
-from .training import best_epoch
+from .training import best_epoch, calibration_rows
 
-FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
+FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
 
 
 def evaluate(settings: Settings) -> Json:
@@ -67,8 +66,9 @@ def _evaluate(settings: Settings, run: Run) -> None:
     vectors = frozen_embeddings(rows["text"].tolist(), settings)
     originals = (rows["part"].isin(PARTS) & ~rows["synthetic"]).to_numpy()
     doubtful = doubtful_labels(rows[originals], vectors[originals], labels, settings)
-    unseen = (rows["part"] != TRAIN).to_numpy()
-    scored, fitted = _predicted(rows[unseen], vectors[unseen], labels, settings, run)
+    held = rows["part"].isin((TEST, HUMAN)).to_numpy()
+    scored, temperature = _predicted(rows[held], vectors[held], labels, settings, run)
+    fitted = {"temperature": temperature, "fitted_on": len(calibration_rows(table))}
     history = pd.read_csv(run.need("history.csv"))
     metrics: Json = {
         "training": best_epoch(history),
@@ -91,28 +91,23 @@ def _evaluate(settings: Settings, run: Run) -> None:
 
 def _predicted(
     rows: pd.DataFrame, vectors: np.ndarray, labels: list[str], settings: Settings, run: Run
-) -> tuple[pd.DataFrame, Json]:
+) -> tuple[pd.DataFrame, float]:
     """`rows` with the baseline's and the adapter's answers and the adapter's confidence, as trained and calibrated.
 
-    Also the temperature, fitted on the originals of the validation part: originals are what a user has.
+    Also the adapter's temperature.
     """
     adapter = run.path("adapter")
     linear = Linear.load(adapter)(vectors)
-    run.path(CALIBRATION).unlink(missing_ok=True)  # as trained, whatever an earlier evaluation found
     loaded = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
     with loaded as classifier, progress(len(rows), "evaluate") as bar:
-        raw = classifier(rows["text"].tolist(), bar)
-    fitting = ((rows["part"] == VALIDATION) & ~rows["synthetic"]).to_numpy()
-    truth = rows["category"].map(labels.index).to_numpy()
-    temperature = fit_temperature(raw[fitting], truth[fitting])
-    save_temperature(adapter, temperature)
+        found = classifier(rows["text"].tolist(), bar)
     answers = rows.assign(
         baseline=[labels[i] for i in linear.argmax(1)],
-        predicted=[labels[i] for i in raw.argmax(1)],
-        raw_confidence=raw.max(1),
-        confidence=calibrated(raw, temperature).max(1),
+        predicted=[labels[i] for i in found.argmax(1)],
+        raw_confidence=calibrated(found, 1 / classifier.temperature).max(1),  # its temperature undone
+        confidence=found.max(1),
     )
-    return answers, {"temperature": temperature, "fitted_on": int(fitting.sum())}
+    return answers, classifier.temperature
 
 
 def _metrics(rows: pd.DataFrame, fitted: Json, labels: list[str], settings: Settings) -> Json:

@@ -64,9 +64,7 @@ def _load(settings: Settings) -> str:
 from sirius_helpers.classifier import Classifier
 with Classifier.load("checkpoints/{settings.run}/adapter", device="cpu") as classifier:
     print([classifier.labels[row.argmax()] for row in classifier(["Сапоги промокают", "Деньги не вернули"])])
-```
-
-`calibration.json` holds the temperature of the confidence; keep it beside the folder `adapter/`."""
+```"""
 
 
 def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:

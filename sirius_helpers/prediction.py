@@ -31,8 +31,7 @@ def predict(settings: Settings) -> pd.DataFrame:
     """Stage "predict": a category for every row of test.csv, in order; columns text, category, confidence."""
     run = Run(settings.folder)
     source = settings.data / "test.csv"
-    inputs = [run.need("adapter"), run.path("calibration.json"), source]
-    mark = fingerprint("predict", [digest(path) for path in inputs], CHUNK)
+    mark = fingerprint("predict", digest(run.need("adapter")), digest(source), CHUNK)
     work = run.path(f"predictions-{mark}")
     if not run.is_finished("predict", mark):
         with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
@@ -46,8 +45,6 @@ def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> 
         if old != work:
             shutil.rmtree(old)
     with Classifier.load(run.path("adapter"), settings.device, settings.tokens_per_batch) as classifier:
-        if classifier.temperature is None:
-            print("predict: the confidence is not calibrated; the stage 'evaluate' calibrates it.")
         pieces = write_pieces(texts, classifier, work)
     categories = pd.concat([_read(piece, ["category"]) for piece in pieces])["category"]
     if len(categories) != len(texts):

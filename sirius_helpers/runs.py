@@ -40,7 +40,6 @@ MADE_BY = {
     "metrics.json": "evaluate",
     "errors.csv": "evaluate",
     "doubtful_labels.csv": "evaluate",
-    "calibration.json": "evaluate",
     "model_card.md": "evaluate",
     "report": "evaluate",
     "predictions.csv": "predict",
@@ -54,7 +53,7 @@ READS = {
     "split": ("labels.csv", "synthetic.jsonl"),
     "train": ("split.csv",),
     "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
-    "predict": ("adapter", "calibration.json"),
+    "predict": ("adapter",),
 }
 HANDED_ON = {file for files in READS.values() for file in files}
 

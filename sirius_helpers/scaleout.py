@@ -81,7 +81,7 @@ def label_files(source: str, output: str, settings: Settings, workers: int | Non
 def predict_files(source: str, output: str, adapter: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every row of the files in `source`, by a trained adapter that every worker can read."""
     folder = Path(adapter).resolve()
-    mark = fingerprint("predict", digest(folder), digest(folder.with_name("calibration.json")))
+    mark = fingerprint("predict", digest(folder))
     _stream()(PredictWorker, (folder, settings), source, output, mark, settings.device, workers)
 
 

@@ -1,6 +1,6 @@
 """LoRA fine-tuning with the best checkpoint by weighted F1, and the linear baseline it must beat.
 
-Writes `adapter/` (safetensors, id2label), `history.csv` and the training part of `metrics.json`.
+Writes `adapter/` (safetensors, id2label, temperature), `history.csv` and the training part of `metrics.json`.
 
     train(settings)                        # stage "train"
 """
@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from peft import PeftModel
 from torch import nn
 
 from . import processes
 from .baseline import Linear, fit_linear, frozen_embeddings
 from .batching import is_out_of_memory
+from .calibration import SPREAD, fit_temperature
 from .categories import labels_of, read_categories
 from .checkpoints import train_on
-from .classifier import new_model, save
+from .classifier import Classifier, new_model, save
 from .errors import UserError
 from .journal import fingerprint, write_atomically
 from .kinds import Json, Tokenizer
@@ -37,7 +39,7 @@ def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run = Run(settings.folder)
     labels = labels_of(read_categories(settings.data))
-    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings))
+    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)
@@ -72,6 +74,11 @@ def best_epoch(history: pd.DataFrame) -> Json:
     """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
     best = history[history["kept"]].iloc[0].drop("kept").to_dict()
     return {str(name): value for name, value in best.items()}
+
+
+def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
+    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
 
 
 def start_head(head: nn.Linear, linear: Linear) -> None:
@@ -115,7 +122,8 @@ def _fit(
         if linear is not None:
             fresh = run.path("adapter.part")
             shutil.rmtree(fresh, ignore_errors=True)
-            save(model, tokenizer, fresh, settings, labels)
+            temperature = _temperature(model, tokenizer, calibration_rows(table), labels, settings)
+            save(model, tokenizer, fresh, settings, labels, temperature)
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
@@ -130,6 +138,23 @@ def _fit(
         ) from error
     finally:
         release(model)
+
+
+def _temperature(
+    model: PeftModel, tokenizer: Tokenizer, rows: pd.DataFrame, labels: list[str], settings: Settings
+) -> float:
+    classifier = Classifier(
+        model.eval(),
+        tokenizer,
+        labels,
+        prefix=settings.classifier.text_prefix,
+        max_tokens=settings.max_tokens,
+        device=settings.device,
+        temperature=1.0,
+        tokens_per_batch=settings.tokens_per_batch,
+    )
+    truth = rows["category"].map(labels.index).to_numpy(dtype=int)
+    return fit_temperature(classifier(rows["text"].tolist()), truth)
 
 
 def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:

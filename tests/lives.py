@@ -47,7 +47,7 @@ from sirius_helpers.training import train
 
 STAGES = {f.__name__: f for f in (label, review, augment, split, train, evaluate, predict)}
 RESULTS = ("labels.jsonl", "labels.csv", "synthetic.jsonl", "rejected.jsonl", "split.csv", "adapter", "history.csv")
-RESULTS += ("metrics.json", "errors.csv", "doubtful_labels.csv", "calibration.json", "model_card.md", "report")
+RESULTS += ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
 RESULTS += ("predictions.csv", "submission.csv")
 prediction.CHUNK = 6  # several chunks of the few test rows
 DONE, FAILED, REFUSED = 0, 1, 2  # exit codes; a killed process has -9

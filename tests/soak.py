@@ -179,7 +179,6 @@ def damage_table() -> dict[str, Callable[[Path, random.Random], None]]:
         "labels.csv",
         "split.csv",
         "metrics.json",
-        "calibration.json",
         "submission.csv",
     ):
         table[f"{file} empty"] = lambda run, _, f=file: (run / f).write_bytes(b"")
@@ -201,7 +200,6 @@ SHORT_DAMAGES = (
     "synthetic.jsonl empty",
     "split.csv gone, its finish marker there",
     "adapter's weights empty",
-    "calibration.json empty",
     "*.part left behind",
     "lock of a dead process left behind",
 )

@@ -172,7 +172,8 @@ def save_hungry(folder: Path) -> None:
 
 def put_adapter(settings: Settings) -> None:
     folder = settings.folder / "adapter"
-    save(new_model(settings, 2), load_tokenizer(settings.classifier), folder, settings, ["обувь", "посуда"])
+    tokenizer = load_tokenizer(settings.classifier)
+    save(new_model(settings, 2), tokenizer, folder, settings, ["обувь", "посуда"], temperature=1.0)
 
 
 def write(path: Path, texts: list[str]) -> None:

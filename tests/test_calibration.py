@@ -7,11 +7,8 @@ from sirius_helpers.calibration import (
     coverage,
     fit_temperature,
     reliability,
-    save_temperature,
-    temperature_of,
     wilson,
 )
-from sirius_helpers.errors import UserError
 
 
 def softmax(logits):
@@ -81,21 +78,3 @@ def test_coverage_tells_share_and_accuracy_of_what_is_answered():
 def test_wilson_intervals_agree_with_published_values():
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-
-
-def test_a_temperature_belongs_to_one_adapter(tmp_path):
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "weights").write_text("1")
-    assert temperature_of(adapter) is None
-    save_temperature(adapter, 1.5)
-    assert temperature_of(adapter) == 1.5
-    (adapter / "weights").write_text("2")  # trained anew
-    assert temperature_of(adapter) is None
-
-
-@pytest.mark.parametrize("content", [b"", b'{"temperature": 1.', b"{}", b"[]", b'{"temperature": null, "adapter": 1}'])
-def test_a_damaged_temperature_is_one_line_with_the_remedy(tmp_path, content):
-    (tmp_path / "calibration.json").write_bytes(content)
-    with pytest.raises(UserError, match="calibration.json is damaged; run the stage 'evaluate' again"):
-        temperature_of(tmp_path / "adapter")

@@ -1,11 +1,12 @@
 import json
+import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 from tiny_models import tiny_roberta
 
-from sirius_helpers.calibration import temperature_of
+from sirius_helpers import training
+from sirius_helpers.calibration import calibration_error
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.evaluation import FILES, evaluate, human_rows, leak_report, worst_errors
 from sirius_helpers.models import ModelSpec
@@ -91,19 +92,23 @@ def test_evaluation_leaves_the_adapter_untouched_and_training_finished(trained, 
     assert "reused" in capsys.readouterr().out
 
 
-def test_the_classifier_uses_the_temperature_that_the_evaluation_found(trained):
-    adapter = Run(trained.folder).path("adapter")
-    texts = ["чашка белая треснула", "сапоги малы"]
-    with Classifier.load(adapter, "cpu") as classifier:
-        assert classifier.temperature is None
-        raw = classifier(texts)
-    metrics = evaluate(trained)
-    with Classifier.load(adapter, "cpu") as classifier:
-        assert classifier.temperature == metrics["calibration"]["temperature"] == temperature_of(adapter)
-        found = classifier(texts)
-    logits = np.log(raw) / classifier.temperature
-    assert found == pytest.approx(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), abs=0.01)
-    assert classifier.temperature != 1 and (found.argmax(1) == raw.argmax(1)).all()
+def test_the_calibration_error_is_told_without_and_with_the_adapters_temperature(trained, monkeypatch):
+    run, errors = Run(trained.folder), []
+    monkeypatch.setattr(training, "fit_temperature", lambda *_: 0.2)  # far from 1
+    shutil.rmtree(run.path("adapter"))
+    train(trained)
+    table = pd.read_csv(run.path("split.csv"))
+    rows = table[(table["part"] == "test") & ~table["synthetic"]]
+    found = evaluate(trained)["calibration"]
+    with Classifier.load(run.path("adapter"), "cpu") as classifier:
+        assert found["temperature"] == classifier.temperature == 0.2
+        for temperature in (1.0, 0.2):
+            classifier.temperature = temperature
+            answers = classifier(rows["text"].tolist())
+            right = answers.argmax(1) == rows["category"].map(classifier.labels.index)
+            errors.append(calibration_error(answers.max(1), right))
+    assert [found["error_before"], found["error_after"]] == pytest.approx(errors, abs=0.005)
+    assert errors[0] != pytest.approx(errors[1], abs=0.01)
 
 
 def test_the_scores_of_rows_that_leak_stand_beside_those_that_do_not(trained):

@@ -1,3 +1,4 @@
+import json
 import tracemalloc
 
 import numpy as np
@@ -8,6 +9,7 @@ from tiny_models import tiny_roberta
 from tqdm.std import tqdm
 
 from sirius_helpers import prediction
+from sirius_helpers.calibration import calibrated
 from sirius_helpers.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import load_tokenizer
@@ -27,10 +29,18 @@ def ready(settings, data, tmp_path):
     spec = ModelSpec(str(tmp_path / "roberta"))
     settings = Settings(**{**vars(settings), "classifier": spec, "max_tokens": 64})
     adapter = Run(settings.folder).path("adapter")
-    save(new_model(settings, 2), load_tokenizer(spec), adapter, settings, ["обувь", "посуда"])
+    save(new_model(settings, 2), load_tokenizer(spec), adapter, settings, ["обувь", "посуда"], temperature=1.0)
     cells = "\n".join('"' + text.replace('"', '""') + '"' for text in TEXTS)
     (data / "test.csv").write_text(f"text\n{cells}\n", encoding="utf-8", newline="")
     return settings
+
+
+def put_temperature(adapter, found):
+    """Replace the field of the saved adapter by what `found` holds, {} for an adapter that never had it."""
+    path = adapter / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["temperature"]
+    path.write_text(json.dumps(config | found), encoding="utf-8")
 
 
 def read(path):
@@ -121,7 +131,7 @@ def test_a_full_disk_leaves_no_part_and_keeps_the_old_predictions(ready, tmp_pat
 
 def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(ready, data):
     adapter = Run(ready.folder).path("adapter")
-    save(new_model(ready, 2), load_tokenizer(ready.classifier), adapter, ready, ["NA", "007"])
+    save(new_model(ready, 2), load_tokenizer(ready.classifier), adapter, ready, ["NA", "007"], temperature=1.0)
     (data / "test.csv").write_text("text\n01\nnull\n", encoding="utf-8")
     table = predict(ready)
     assert table["text"].tolist() == ["01", "null"] and set(table["category"]) <= {"NA", "007"}
@@ -129,9 +139,23 @@ def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(rea
     assert lines == ["category", *table["category"]]
 
 
-def test_uncalibrated_confidence_is_said(ready, capsys):
-    predict(ready)
-    assert "not calibrated" in capsys.readouterr().out
+def test_the_saved_temperature_divides_the_logits(ready):
+    adapter = Run(ready.folder).path("adapter")
+    with Classifier.load(adapter, "cpu") as classifier:
+        plain = classifier(TEXTS)
+    put_temperature(adapter, {"temperature": 0.1})
+    with Classifier.load(adapter, "cpu") as classifier:
+        assert classifier(TEXTS) == pytest.approx(calibrated(plain, 0.1), abs=0.01)
+
+
+DAMAGED = [{"temperature": found} for found in (None, "1.5", True, [], 0, -1.5, float("nan"), float("inf"))]
+
+
+@pytest.mark.parametrize("found", [{}, *DAMAGED], ids=str)
+def test_an_adapter_without_a_positive_temperature_is_refused_with_the_remedy(ready, found):
+    put_temperature(Run(ready.folder).path("adapter"), found)
+    with pytest.raises(UserError, match="config.json holds no temperature .* run the stage 'train' again"):
+        predict(ready)
 
 
 def test_the_bar_counts_every_text_once_and_no_text_is_no_row(ready):

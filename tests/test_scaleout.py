@@ -54,8 +54,9 @@ def small_blocks(monkeypatch):
 def adapter(settings, roberta, tmp_path):
     spec = ModelSpec(str(roberta))
     settings = Settings(**{**vars(settings), "classifier": spec, "max_tokens": 64})
-    save(new_model(settings, 2), load_tokenizer(spec), tmp_path / "adapter", settings, ["обувь", "посуда"])
-    return tmp_path / "adapter"
+    folder = tmp_path / "adapter"
+    save(new_model(settings, 2), load_tokenizer(spec), folder, settings, ["обувь", "посуда"], temperature=1.0)
+    return folder
 
 
 def write_source(folder, files, rows):

@@ -119,7 +119,8 @@ def adapter(settings, roberta):
     """A folder that `save` wrote."""
     settings = replace(settings, classifier=ModelSpec(str(roberta)))
     folder = settings.folder / "adapter"
-    save(new_model(settings, 2), load_tokenizer(settings.classifier), folder, settings, ["обувь", "посуда"])
+    tokenizer = load_tokenizer(settings.classifier)
+    save(new_model(settings, 2), tokenizer, folder, settings, ["обувь", "посуда"], temperature=1.0)
     return folder
 
 

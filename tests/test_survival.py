@@ -152,7 +152,7 @@ def prompt(name, user):
 
 READS = {"review": ["labels.jsonl"], "augment": ["labels.csv"], "split": ["labels.csv", "synthetic.jsonl"]}
 READS |= {"train": ["split.csv"], "evaluate": ["adapter", "split.csv", "history.csv", "labels.csv"]}
-READS |= {"predict": ["adapter", "calibration.json"]}
+READS |= {"predict": ["adapter"]}
 
 
 @pytest.mark.parametrize(

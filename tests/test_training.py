@@ -9,6 +9,7 @@ import torch
 
 from sirius_helpers import trainer, training
 from sirius_helpers.baseline import Linear, fit_linear
+from sirius_helpers.calibration import fit_temperature
 from sirius_helpers.classifier import Classifier
 from sirius_helpers.errors import UserError
 from sirius_helpers.models import ModelSpec
@@ -61,6 +62,20 @@ def test_the_saved_adapter_gives_the_scores_of_its_best_epoch(ready):
         guess = [classifier.labels[i] for i in classifier(rows["text"].tolist()).argmax(1)]
     right = np.mean([a == b for a, b in zip(guess, rows["category"], strict=True)])
     assert right == pytest.approx(best_epoch(history)["weighted_f1"], abs=0.07)
+
+
+def test_the_saved_temperature_is_the_kept_epochs_on_the_originals_of_the_validation_part(ready):
+    path = Run(ready.folder).path("split.csv")
+    table = pd.read_csv(path)
+    rows = table[table["part"] == "validation"]
+    wrong = rows.assign(synthetic=True, category=rows["category"].iloc[::-1].to_numpy())
+    pd.concat([table, wrong]).to_csv(path, index=False)
+    train(ready)
+    with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier:
+        found, classifier.temperature = classifier.temperature, 1.0
+        raw = classifier(rows["text"].tolist())
+    assert found == pytest.approx(fit_temperature(raw, rows["category"].map(classifier.labels.index)), rel=0.02)
+    assert found != pytest.approx(1, rel=0.1)
 
 
 def adapter_bytes(settings):
