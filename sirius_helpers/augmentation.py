@@ -83,6 +83,11 @@ def read_refused(run: Run) -> pd.DataFrame:
     return pd.DataFrame(read_records(run.need("rejected.jsonl")), columns=[*COLUMNS, "reason"])
 
 
+def read_judged(run: Run) -> pd.DataFrame:
+    """The control texts: columns text, is_review, p_yes."""
+    return pd.DataFrame(read_records(run.need("judge.jsonl")))
+
+
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
     """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
 

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -121,9 +121,9 @@ class Classifier:
         for path in (folder / "config.json", folder / WEIGHTS):  # peft would take pickled weights for missing ones
             if not path.exists():
                 raise UserError(f"{path} is missing; run the stage 'train' first: it makes this folder.")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _read_config(folder / "config.json")
         labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
-        base, temperature = ModelSpec(**config["base"]), _temperature(config, folder)
+        base = ModelSpec(**config["base"])
         encoder = load_model(AutoModel, base, device)
         with quiet():
             try:
@@ -138,7 +138,7 @@ class Classifier:
             prefix=base.text_prefix,
             max_tokens=config["max_tokens"],
             device=device,
-            temperature=temperature,
+            temperature=config["temperature"],
             tokens_per_batch=tokens_per_batch,
         )
 
@@ -171,12 +171,16 @@ class Classifier:
         release(self.model)
 
 
-def _temperature(config: Json, folder: Path) -> float:
-    """The saved one: with 1 for a missing one, the confidence would pass for calibrated."""
-    found = config.get("temperature", 0)
+def _read_config(path: Path) -> Json:
+    """What `save` wrote; without a temperature, 1 in its place would pass for calibrated."""
+    try:
+        config: Json = json.loads(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
+    found: Any = config.get("temperature")
     if type(found) not in (int, float) or not 0 < found < math.inf:
         raise UserError(
-            f"{folder / 'config.json'} holds no temperature of the confidence, a positive number; run the stage "
-            "'train' again: it fits one."
+            f"{path} holds no temperature of the confidence, a positive number; run the stage 'train' again: it fits "
+            "one."
         )
-    return float(found)
+    return config

@@ -14,9 +14,8 @@ import pandas as pd
 
 from .categories import Category, by_any_name, label_named, read_categories
 from .errors import UserError
-from .journal import read_records
 from .locks import held
-from .reviews import normalised, write_csv
+from .reviews import normalised, read_labels, write_csv
 from .runs import Run
 from .settings import Settings
 from .tables import read_table
@@ -31,7 +30,7 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
     Returns all corrections, columns as in the file. Raises UserError for an unknown id or category.
     """
     run = Run(settings.folder)
-    labels = pd.DataFrame(read_records(run.need("labels.jsonl")))[["id", "text"]]
+    labels = read_labels(run)
     known = labels[labels["id"] == id]
     if known.empty:
         raise UserError(f"no review has the id {id!r}; see the column id of the labels.")
@@ -63,8 +62,7 @@ def given_by_hand(settings: Settings) -> dict[str, str]:
     run = Run(settings.folder)
     if not run.path(FILE).exists():
         return {}
-    reviews = pd.DataFrame(read_records(run.need("labels.jsonl")))
-    return read_corrections(run.path(FILE), read_categories(settings.data), reviews)
+    return read_corrections(run.path(FILE), read_categories(settings.data), read_labels(run))
 
 
 def corrected(labels: pd.DataFrame, path: Path, taxonomy: list[Category]) -> pd.DataFrame:

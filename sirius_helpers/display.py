@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from .corrections import BY_HAND
 from .data_pictures import before_and_after, margins, reasons
 from .hypertext import Html, marked, picture, table
 from .kinds import Json
@@ -51,6 +52,14 @@ def label_margins(labels: pd.DataFrame) -> Html:
     """A picture of how sure the labeler was; nothing for imported labels, which say nothing of it."""
     known = labels["margin"].dropna().astype(float)
     return picture(margins, known, alt="margins of the labels") if len(known) else Html("")
+
+
+def corrected(labels: pd.DataFrame) -> Html:
+    """The labels that a person set right, after `review`."""
+    by_hand = labels.loc[labels["labeler"] == BY_HAND, ["id", "text", "category"]]
+    if by_hand.empty:
+        return Html("<p>No label is corrected by hand.</p>")
+    return table(by_hand, f"Labels corrected by hand: {len(by_hand)}")
 
 
 def quotas(labels: pd.DataFrame, wanted: Sequence[Wanted], kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
@@ -134,12 +143,13 @@ def _beside_originals(rows: pd.DataFrame, first: str, text: str, caption: str) -
     return table(shown, caption, {"P(yes)": ".2f"})
 
 
-def compared(tables: dict[str, pd.DataFrame], caption: str = "Like real reviews?") -> Html:
-    """Tables of `diversity`, one under the other, the first column telling which is which."""
+def compared(tables: dict[str, pd.DataFrame], auc: float | None = None) -> Html:
+    """Tables of `diversity`, one under the other, the first column says which; `auc` is that of `told_apart`."""
+    told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
     rows = pd.concat([rows.assign(texts_of=name) for name, rows in tables.items()])
     rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
-    return table(rows, caption, dict.fromkeys(names, ".2f") | {"characters": ".0f"})
+    return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
 
 
 def parts(split: pd.DataFrame) -> Html:

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from .filters import bare, word_runs
 
 ALL = "all"
+FEWEST = 20  # texts whose AUC is shown
 
 
 def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -78,12 +79,15 @@ def chrf(text: str, original: str, longest: int = 6, beta: float = 2.0) -> float
     return float(np.mean(scores)) if scores else 0.0
 
 
-def told_apart(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float:
+def told_apart(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | None:
     """AUC of a logistic regression on character n-grams that tells synthetic texts from their originals.
 
     Cross-validated; an original and its paraphrases are in one fold, so no text is recognised by its twin.
+    None for fewer than 20 texts, which tell nothing.
     """
     originals = pairs["original"].drop_duplicates()
+    if len(pairs) < FEWEST or len(originals) < 2:
+        return None
     texts = [*originals, *pairs["text"]]
     synthetic = np.repeat([0, 1], [len(originals), len(pairs)])
     _, groups = np.unique([*originals, *pairs["original"]], return_inverse=True)

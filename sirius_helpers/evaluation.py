@@ -34,6 +34,7 @@ from .tables import read_table
 from .training import best_epoch, calibration_rows
 
 FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
+WORDS = ("id", "text", "category", "predicted", "suggested")
 
 
 def evaluate(settings: Settings) -> Json:
@@ -87,6 +88,11 @@ def _evaluate(settings: Settings, run: Run) -> None:
     pictures.save_report(run.path("report"), shown, labels, history, metrics["scores"][ORIGINAL])
     write_atomically(run.path("metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=2).encode())
     write_atomically(run.path("model_card.md"), model_card(settings, run, metrics).encode())
+
+
+def read_findings(run: Run, name: str) -> pd.DataFrame:
+    """`errors.csv` or `doubtful_labels.csv`, the worst row first; texts to the letter, the rest as numbers."""
+    return pd.read_csv(run.need(name), keep_default_na=False, dtype=dict.fromkeys(WORDS, str))
 
 
 def _predicted(

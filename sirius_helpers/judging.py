@@ -5,7 +5,7 @@ Knows texts and a model; not where a text comes from or what becomes of it.
     question = judge_question(model, tokenizer, settings)
     probability = p_yes(question, texts, settings)                       # (texts,)
     control = read_control(settings.data)                                # columns text, is_review
-    report = judge_report(control["is_review"], p_yes(question, control["text"], settings), settings.judge_draws)
+    report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
 """
 
 from __future__ import annotations
@@ -75,14 +75,15 @@ def read_control(folder: Path) -> pd.DataFrame:
     return table.assign(is_review=answers == "yes")
 
 
-def judge_report(is_review: Iterable[bool], probability: np.ndarray, draws: int) -> Json:
-    """How the judge does on texts whose answer is known.
+def judge_report(judged: pd.DataFrame, draws: int) -> Json:
+    """How the judge does on texts whose answer is known: columns is_review, p_yes.
 
     `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
     shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
     kind would do as well with a probability below 0.05.
     """
-    truth, guess = np.array([*is_review], dtype=bool), probability >= 0.5
+    probability, truth = judged["p_yes"].to_numpy(), judged["is_review"].to_numpy(dtype=bool)
+    guess = probability >= 0.5
     passing = probability**draws
     hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
     chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue

@@ -18,7 +18,8 @@ import pandas as pd
 
 from .categories import Category, by_any_name, label_named
 from .errors import UserError
-from .journal import write_atomically
+from .journal import read_records, write_atomically
+from .runs import Run
 from .tables import listed, read_table
 
 EXPORTED = "category"  # the submission's single column
@@ -35,6 +36,11 @@ def read_reviews(path: Path) -> pd.DataFrame:
         print(f"{path.name}: {int(blank.sum())} rows without text left out (row {rows}).")
     table = table[~blank].reset_index(drop=True)
     return pd.DataFrame({"id": review_ids(table["text"]), "text": table["text"]})
+
+
+def read_labels(run: Run) -> pd.DataFrame:
+    """What the labeler said: columns id, text, category, labeler, probabilities (a dictionary), margin."""
+    return pd.DataFrame(read_records(run.need("labels.jsonl")))
 
 
 def read_texts(path: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""What a person looks at inline after training: scores, coverage, doubtful labels. Reads no files, loads no model.
+"""What a person looks at inline from training on: scores, errors, coverage, doubtful labels. Reads no files and no
+model.
 
 The pictures beside it are in pictures.py.
 
@@ -66,6 +67,18 @@ def coverage(metrics: Json) -> Html:
         for row in metrics["coverage"]
     ]
     return table(pd.DataFrame(rows), caption, {"share, %": ".0f"})
+
+
+def training(history: pd.DataFrame) -> Html:
+    """Losses and scores by epoch, the kept one marked."""
+    rows = history.assign(epoch=history["epoch"].astype(int), kept=history["kept"].map({True: "kept", False: ""}))
+    return table(rows.rename(columns={"kept": ""}), "Training", dict.fromkeys(history.columns[1:-1], ".3f"))
+
+
+def errors(rows: pd.DataFrame, n: int = 8) -> Html:
+    """The errors that the adapter was surest of."""
+    caption = f"{min(n, len(rows))} of {len(rows)} errors, the most confident first"
+    return table(rows.head(n), caption, {"confidence": ".2f"})
 
 
 def doubtful_labels(rows: pd.DataFrame, n: int = 10) -> Html:

@@ -22,6 +22,7 @@ from chrome import Page, chromium
 from matplotlib.figure import Figure
 
 from sirius_helpers import display, evidence, hypertext, scoreboard
+from sirius_helpers.corrections import BY_HAND
 from sirius_helpers.runs import Run
 from sirius_helpers.theme import Theme, styled
 
@@ -90,18 +91,21 @@ SHOWN: dict[str, Callable[[], hypertext.Html]] = {
     "class_counts": lambda: display.class_counts(ROWS["category"], HOSTILE[0]),
     "least_certain": lambda: display.least_certain(ROWS, n=99),
     "label_margins": lambda: display.label_margins(ROWS),
+    "corrected": lambda: display.corrected(ROWS.assign(labeler=BY_HAND)),
     "quotas": lambda: display.quotas(ROWS, list(ROWS.itertuples()), ROWS, ROWS),
     "growth": lambda: display.growth(ROWS, ROWS),
     "refusals": lambda: display.refusals(ROWS),
     "judge": lambda: display.judge(JUDGED),
     "pairs": lambda: display.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
     "refused_sample": lambda: display.refused_sample(ROWS, n=99),
-    "compared": lambda: display.compared({text: ROWS[["category", "text"]] for text in HOSTILE}, HOSTILE[1]),
+    "compared": lambda: display.compared({text: ROWS[["category", "text"]] for text in HOSTILE}, 0.9),
     "parts": lambda: display.parts(ROWS.assign(part="train")),
     "leaks": lambda: display.leaks(LEAKS),
     "scores": lambda: scoreboard.scores({"scores": VIEWS, "by_leak": VIEWS}),
     "per_class": lambda: scoreboard.per_class({"scores": VIEWS}, HOSTILE[0], HOSTILE[0]),
     "coverage": lambda: scoreboard.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
+    "training": lambda: scoreboard.training(pd.DataFrame({"epoch": [1.0], HOSTILE[0]: [0.5], "kept": [True]})),
+    "errors": lambda: scoreboard.errors(ROWS, n=99),
     "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
     "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
     "stage_times": lambda: evidence.stage_times(HostileRun(), reviews=1, tests=1),

@@ -6,6 +6,7 @@ from browser import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
 from sirius_helpers import display, evidence, hypertext, scoreboard
+from sirius_helpers.corrections import BY_HAND
 from sirius_helpers.theme import pngs, styled
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -169,6 +170,25 @@ def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_a_thres
     html = scoreboard.coverage({"calibration": found, "coverage": [row]}).html
     assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in html
     assert "<td>0.7</td>" in html and ">60<" in html and "0.900  [0.740, 0.970]" in html
+
+
+def test_epochs_are_whole_numbers_and_the_kept_one_is_named():
+    history = pd.DataFrame({"epoch": [1.0, 2.0], "weighted_f1": [0.5, 0.61239], "kept": [False, True]})
+    html = scoreboard.training(history).html
+    assert html.count("kept") == 1 and ">1<" in html and "0.612" in html
+
+
+def test_only_labels_by_hand_are_shown_as_corrected():
+    labels = pd.DataFrame({"id": ["1", "2"], "text": ["сапоги", "чашка"], "category": "обувь", "labeler": "llm"})
+    assert "No label is corrected by hand" in display.corrected(labels).html
+    html = display.corrected(labels.assign(labeler=["llm", BY_HAND])).html
+    assert "corrected by hand: 1" in html and "чашка" in html and "сапоги" not in html
+
+
+def test_the_most_confident_errors_are_counted_among_all():
+    rows = pd.DataFrame({"text": ["a", "b"], "category": "x", "predicted": "y", "confidence": [0.987, 0.5]})
+    html = scoreboard.errors(rows, n=1).html
+    assert "1 of 2 errors" in html and "0.99" in html and "0.50" not in html
 
 
 def test_doubtful_labels_show_the_first_and_escape_texts():

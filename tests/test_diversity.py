@@ -50,3 +50,9 @@ def test_texts_of_another_style_are_told_apart_and_shuffled_ones_are_not():
     half = len(plain) // 2
     same = [("x", one, other) for one, other in zip(plain[:half], reversed(plain[half:]), strict=True)]
     assert 0.2 < told_apart(pairs(same), seed=0) < 0.8
+
+
+@pytest.mark.parametrize(("texts", "originals"), [(19, 19), (20, 1)])
+def test_too_few_texts_or_originals_say_nothing_of_the_style(texts, originals):
+    rows = [("x", f"сапоги {n % originals}", f"туфли {n}") for n in range(texts)]
+    assert told_apart(pairs(rows), seed=0) is None

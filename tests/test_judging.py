@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -118,13 +119,15 @@ def test_the_judge_answers_in_the_words_of_its_prompt(settings):
 
 
 def test_a_judge_that_sees_the_difference_is_told_from_one_that_guesses():
-    truth = [True] * 10 + [False] * 10
-    good = judge_report(truth, np.array([0.9] * 10 + [0.2] * 10), draws=2)
+    def report(p_yes):
+        return judge_report(pd.DataFrame({"is_review": [True] * 10 + [False] * 10, "p_yes": p_yes}), draws=2)
+
+    good = report([0.9] * 10 + [0.2] * 10)
     assert good == {
         "texts": 20, "accuracy": 1.0, "kappa": 1.0, "reviews_pass": pytest.approx(0.81),
         "refusals_pass": pytest.approx(0.04), "beats_chance": True,
     }  # fmt: skip
-    coin = judge_report(truth, np.array([0.9, 0.1] * 10), draws=2)
+    coin = report([0.9, 0.1] * 10)
     assert coin["accuracy"] == 0.5 and coin["kappa"] == 0 and not coin["beats_chance"]
-    always_yes = judge_report(truth, np.full(20, 0.99), draws=2)
+    always_yes = report([0.99] * 20)
     assert always_yes["kappa"] == 0 and always_yes["refusals_pass"] > 0.9 and not always_yes["beats_chance"]

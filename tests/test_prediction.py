@@ -158,6 +158,13 @@ def test_an_adapter_without_a_positive_temperature_is_refused_with_the_remedy(re
         predict(ready)
 
 
+def test_a_torn_config_is_refused_with_the_remedy(ready):
+    adapter = Run(ready.folder).path("adapter")
+    (adapter / "config.json").write_text('{"id2label": {"0": "обу')
+    with pytest.raises(UserError, match="config.json is damaged; run the stage 'train' again"):
+        Classifier.load(adapter, "cpu")
+
+
 def test_the_bar_counts_every_text_once_and_no_text_is_no_row(ready):
     with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier, tqdm() as bar:
         assert classifier(TEXTS, bar).shape == (len(TEXTS), 2) and bar.n == len(TEXTS)
