@@ -26,6 +26,7 @@ from traitlets.config import Config
 
 from .errors import UserError, command
 from .fetching import data_folder
+from .following import Following
 from .inputs import check_inputs
 from .journal import write_atomically, writing
 from .locks import held_with_children
@@ -57,7 +58,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
         "LABELS": str(settings.labels or ""),
     }
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
-    start = time.monotonic()
+    start, following = time.monotonic(), Following(sys.stdout)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         # One run from the first cell to the last: another would overwrite the notebook between two stages.
@@ -68,8 +69,10 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
                 parameters,
                 kernel_name="python3",
                 cwd=PROJECT,
-                progress_bar=True,  # of cells, on stderr
-                log_output=False,
+                progress_bar=False,  # it counts cells; the stages' own bars tell more
+                stdout_file=following,
+                stderr_file=following,
+                on_cell_start=following.heading,
                 config=config,
             )
     except DeadKernelError:
@@ -80,6 +83,8 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     except papermill.PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
+    finally:
+        following.end_line()
     print(f"Done in {time.monotonic() - start:.0f} s. Notebook: {target}; submission: {settings.folder}/submission.csv")
 
 

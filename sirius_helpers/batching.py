@@ -61,8 +61,11 @@ def free_memory() -> None:
 
 
 def progress(total: int, what: str) -> tqdm[NoReturn]:
-    """A progress bar with an ETA, as plain text: it stays readable in a saved notebook."""
-    return tqdm(total=total, desc=what, file=sys.stdout, ncols=90, mininterval=0.5)
+    """A progress bar with an ETA, as plain text: readable in a saved notebook, and no wider than a terminal.
+
+    Its size is given, because the terminal around a kernel may say that it has no rows, and then no bar is seen.
+    """
+    return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,7 +1,10 @@
+import os
+import sys
+
 import pytest
 import torch
 
-from sirius_helpers.batching import Batcher
+from sirius_helpers.batching import Batcher, progress
 from sirius_helpers.errors import UserError
 
 
@@ -79,3 +82,13 @@ def test_what_is_left_after_a_stop_gets_the_batches_of_an_unbroken_run():
         left = [i for i in range(len(lengths)) if i not in done]
         again, _ = batches_of([lengths[i] for i in left], tokens=14)
         assert [[left[i] for i in batch] for batch in again] == seen[finished:]
+
+
+def test_a_bar_is_seen_on_a_terminal_that_says_it_has_no_rows(monkeypatch):
+    reader, writer = os.openpty()  # of that kind, until it is given a size
+    with open(writer, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", terminal)
+        progress(5, "label").close()
+        terminal.flush()
+        assert b"label:   0%" in os.read(reader, 1000)
+    os.close(reader)

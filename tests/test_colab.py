@@ -1,8 +1,10 @@
 """The notebook's first cells where only its file was opened: another working directory, a machine's own torch, Colab's
 module as a stub, and no package. The project comes from a git repository or a zip file made of this checkout."""
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +12,15 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import nbformat
+import pandas as pd
 import pytest
+from conftest import write_csv
+from jupyter_client import AsyncKernelManager
+from nbclient import NotebookClient
+from tiny_models import tiny_qwen2
 
+from sirius_helpers.__main__ import socket_files
 from sirius_helpers.fetching import FILES
 from sirius_helpers.settings import PROJECT
 
@@ -65,7 +74,7 @@ def python(tmp_path_factory):
     (own / "google" / "colab").mkdir(parents=True)
     (own / "google" / "colab" / "__init__.py").touch()
     (own / "google" / "colab" / "drive.py").write_text(
-        "import pathlib\ndef mount(path): (pathlib.Path(path) / 'MyDrive').mkdir(parents=True)\n"
+        "import pathlib\ndef mount(path): (pathlib.Path(path) / 'MyDrive').mkdir(parents=True, exist_ok=True)\n"
     )
     (own / "torchao").mkdir()  # as old as Colab's
     (own / "torchao" / "__init__.py").touch()
@@ -85,13 +94,49 @@ def content(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def drive(content, data, roberta):
+    """A user's Drive with reviews and models on it."""
+    folder = content / "drive" / "MyDrive"
+    folder.mkdir(parents=True)
+    data.rename(folder / "reviews")
+    things = [f"{thing} {number} не годится" for number in range(12) for thing in ("Обувь", "Чашка")]
+    write_csv(folder / "reviews" / "train.csv", "text", things)
+    shutil.copytree(roberta, folder / "encoder")
+    for part in tiny_qwen2():
+        part.save_pretrained(folder / "chat")
+    return folder
+
+
+def environment():
+    own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SIRIUS_CHECKPOINTS")}
+    return own | {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def run(python, content, *steps, colab=True):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1"}
     command = [python, "-c", DRIVER, json.dumps(steps), *["colab"] * colab]
-    result = subprocess.run(command, cwd=content, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=content, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def run_all(python, content, fields):
+    """Fill in the form fields and run every cell in a kernel; returns what the cells put out."""
+    notebook = nbformat.read(content / NOTEBOOK.name, as_version=4)
+    for name, value in fields.items():
+        field = re.compile(rf"^{name} = .*(?=  # @param)", re.MULTILINE)
+        holders = [cell for cell in notebook.cells if field.search(cell.source)]
+        assert holders, name
+        for cell in holders:
+            cell.source = field.sub(lambda _, line=f"{name} = {value!r}": line, cell.source)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("import google.colab"))  # Colab's kernels begin with it
+    notebook.cells.append(nbformat.v4.new_code_cell("import torch\nprint(torch.__file__, sirius_helpers.__file__)"))
+    with socket_files() as config:
+        kernel = AsyncKernelManager(config=config)
+        kernel.kernel_spec.argv[0] = str(python)
+        here = {"metadata": {"path": str(content)}}
+        NotebookClient(notebook, km=kernel, resources=here).execute(env=environment())
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
 def zipped(project, content, name):
@@ -161,3 +206,18 @@ def test_a_requirement_that_would_replace_torch_is_refused_with_pips_words(pytho
 def test_the_drive_is_refused_outside_colab_in_plain_words(python, content):
     said = run(python, content, [[FORM, DRIVE], {"DRIVE": True}], colab=False)["said"]
     assert "SystemExit: DRIVE is for Colab" in said[0]
+
+
+def test_every_cell_runs_to_the_submission_on_the_drive(python, content, project, drive):
+    fields = {"REPOSITORY": project.as_uri(), "DRIVE": True, "DATA": "drive/MyDrive/reviews", "RUN": "mine"}
+    fields |= {"LABELER": "drive/MyDrive/chat", "PARAPHRASER": "drive/MyDrive/chat", "MAX_SYNTHETIC": "4"}
+    fields |= {"CLASSIFIER": "drive/MyDrive/encoder", "EPOCHS": "2", "DROP_DOWNS": True, "BUTTONS": True}
+    fields |= {"CHANGES": {"max_new_tokens": 8, "max_attempts": 2, "bootstrap": 50, "near_duplicate": 100}}
+    outputs = run_all(python, content, fields)
+    printed = [output for output in outputs if output.output_type == "stream"]
+    assert not [output.text for output in printed if output.name == "stderr"]
+    package = content / "sirius" / "sirius_helpers" / "__init__.py"
+    assert printed[-1].text.split() == [importlib.util.find_spec("torch").origin, str(package)]
+    submission = pd.read_csv(drive / "sirius" / "mine" / "submission.csv")
+    assert len(submission) == 2 and set(submission["category"]) <= {"обувь", "посуда"}
+    assert not (content / "sirius" / "checkpoints").exists()

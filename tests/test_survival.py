@@ -226,11 +226,12 @@ def test_an_added_row_is_the_only_one_labelled(mine, monkeypatch):
 
 @pytest.fixture
 def main_on(mine, monkeypatch, tmp_path):
-    """`make run` with a notebook of one cell, called from another folder than the project's."""
+    """`make run` with a notebook of one section with one cell, called from another folder than the project's."""
 
     def call(code: str) -> int:
         kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": ""}}
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
+        cells = [nbformat.v4.new_markdown_cell("## A section\nand its words"), nbformat.v4.new_code_cell(code)]
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(notebook, tmp_path / "n.ipynb")
         monkeypatch.setattr(__main__, "NOTEBOOK", tmp_path / "n.ipynb")
         monkeypatch.setattr(__main__, "settings_for", lambda *_, **__: mine)
@@ -240,10 +241,11 @@ def main_on(mine, monkeypatch, tmp_path):
     return call
 
 
-def test_the_notebook_runs_from_any_folder_and_opens_no_sockets_in_the_project(main_on, mine):
+def test_the_notebook_runs_from_any_folder_and_opens_no_sockets_in_the_project(main_on, mine, capsys):
     code = "from pathlib import Path\nprint(6 * 7, [path.name for path in Path().iterdir() if path.is_socket()])"
     assert main_on(code) == 0
     assert "42 []" in (mine.folder / "notebook.ipynb").read_text(encoding="utf-8")
+    assert "\nA section\n42 []\nDone in " in capsys.readouterr().out  # and what cells print is said
 
 
 def test_a_killed_kernel_is_told_in_one_line(main_on, capsys):
