@@ -76,6 +76,8 @@ def save(
     model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str], temperature: float
 ) -> None:
     """Adapter and head as safetensors, the tokenizer, and config.json with id2label, temperature and base model."""
+    for adapter in model.peft_config.values():  # a set's order is another in each process: equal runs, equal files
+        adapter.target_modules = sorted(adapter.target_modules)
     with quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
