@@ -24,7 +24,7 @@ def main() -> None:
     taxonomy, reviews = read_categories(settings.data), sample_reviews(REVIEWS)
     with causal_lm(spec, settings.device) as (model, tokenizer):
         template = template_for("label", spec.chat, {})
-        prefix, tail = split_prompt(template, tokenizer, spec.chat, **label_variables(taxonomy))
+        prefix, tail = split_prompt(template, tokenizer, spec.chat, **label_variables(taxonomy, template.user))
         generate = ReferenceWay(model, tokenizer, spec.chat)
 
         def ours() -> None:

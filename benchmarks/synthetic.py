@@ -154,7 +154,7 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 def _corpus() -> list[str]:
     taxonomy = read_categories(PROJECT / "data" / "sample")
     prompts = [text for template in CHAT.values() for text in (template.system, template.user)]
-    return [*prompts, *label_variables(taxonomy).values(), *reviews()]
+    return [*prompts, *label_variables(taxonomy, CHAT["label"].user).values(), *reviews()]
 
 
 def reviews(count: int | None = None) -> list[str]:

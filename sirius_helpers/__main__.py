@@ -27,6 +27,7 @@ from traitlets.config import Config
 from .errors import UserError, command
 from .fetching import data_folder
 from .following import Following
+from .forms import fill_form
 from .inputs import check_inputs
 from .journal import write_atomically, writing
 from .locks import held_with_children
@@ -51,7 +52,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
     target = settings.folder / "notebook.ipynb"
-    parameters = {
+    fields = {
         "DATA": str(settings.data),
         "RUN": settings.run,
         "PROFILE": profile,
@@ -64,9 +65,8 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
         # One run from the first cell to the last: another would overwrite the notebook between two stages.
         with held_with_children(settings.folder), tidied(target), writing(target), socket_files() as config:
             papermill.execute_notebook(
-                NOTEBOOK,
+                fill_form(nbformat.read(NOTEBOOK, as_version=4), fields),
                 target,
-                parameters,
                 kernel_name="python3",
                 cwd=PROJECT,
                 progress_bar=False,  # it counts cells; the stages' own bars tell more

@@ -1,4 +1,5 @@
 """Work in length-sorted batches that always fit: a budget of padded tokens that halves on out-of-memory.
+And the bar that says how far it is.
 
 Knows lengths and memory; not what the work is.
 

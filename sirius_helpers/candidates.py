@@ -127,6 +127,10 @@ def fill(
                 bar.update(len(good))
 
             batcher.run(lengths, work)
+        bar.total = bar.n  # a text that none of its attempts gave will not come
+        bar.refresh()
+    if len(kept.records) < len(wanted):
+        print(f"augment: {len(kept.records)} of {len(wanted)} texts; for the others every attempt was refused.")
 
 
 def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:

@@ -9,6 +9,7 @@ take their description and examples from there.
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +77,15 @@ def need_examples(taxonomy: list[Category], folder: Path) -> None:
         )
 
 
-def label_variables(taxonomy: list[Category], shots: int = 2) -> dict[str, str]:
-    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category)."""
+def label_variables(taxonomy: list[Category], user: str, shots: int = 2) -> dict[str, str]:
+    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category).
+
+    An example looks as the prompt's own question does: `user` with the phrase as $review, and the answer behind it.
+    """
     lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
     shown = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
-    examples = "\n\n".join(f"Отзыв: {text}\nКатегория: {name}" for text, name in shown)
+    asked = string.Template(user)
+    examples = "\n\n".join(f"{asked.safe_substitute(review=text)} {name}" for text, name in shown)
     return {"categories": "\n".join(lines), "examples": examples}
 
 

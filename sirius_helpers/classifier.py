@@ -76,21 +76,22 @@ def save(
     model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str], temperature: float
 ) -> None:
     """Adapter and head as safetensors, the tokenizer, and config.json with id2label, temperature and base model."""
-    for adapter in model.peft_config.values():  # a set's order is another in each process: equal runs, equal files
-        adapter.target_modules = sorted(adapter.target_modules)
+    config = model.peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    config.target_modules = sorted(config.target_modules or ())  # a set's order differs: equal runs, equal files
     with quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
     base = settings.classifier
-    config = {
+    facts = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
         "temperature": temperature,
         "base": vars(base) | {"revision": loaded_revision(base) or base.revision},
         "max_tokens": settings.max_tokens,
     }
-    (folder / "config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 class Classifier:

@@ -34,7 +34,8 @@ def least_certain_rows(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:
 def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
     """The labels with the smallest margin between the two most probable categories."""
     if labels["margin"].isna().all():
-        return Html("<p>Imported labels carry no probabilities, so there is no least certain one to show.</p>")
+        return Html("<p>Imported labels carry no probabilities, so there is no least certain one to show. The doubtful "
+            "ones are listed under <i>5. Evaluate</i>, with drop-downs there.</p>")
     worst = least_certain_rows(labels, n)
     tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
     rows = pd.DataFrame(
@@ -101,7 +102,7 @@ def judge(report: Json) -> Html:
     )
     warning = (
         "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
-        "do the work. Take a larger model for <code>writer</code>, or another judge prompt.</p>"
+        "do the work. Take a larger model for <code>PARAPHRASER</code>, or another judge prompt.</p>"
     )
     return table(rows) + Html("" if report["beats_chance"] else warning)
 

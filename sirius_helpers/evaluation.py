@@ -183,7 +183,7 @@ def human_rows(
 def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Wrong rows, the most confident first."""
     wrong = rows[rows["predicted"] != rows["category"]].sort_values("confidence", ascending=False)
-    return wrong[["text", "category", "predicted", "confidence"]]
+    return wrong.rename(columns={"source_id": "id"})[["id", "text", "category", "predicted", "confidence"]]
 
 
 def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> Json:

@@ -35,10 +35,10 @@ def stage_times(run: Run, reviews: int, tests: int) -> Html:
 
     `reviews` and `tests` are the rows of train.csv and test.csv: what the seconds are divided by.
     """
-    sizes = {"label": reviews, "predict": tests}
+    sizes, imported = {"label": reviews, "predict": tests}, run.memory.get("settings", {}).get("labels")
     rows = []
     for name, entry in run.memory["stages"].items():
-        per_review = name in REFERENCE
+        per_review = name in REFERENCE and not (name == "label" and imported)
         rows.append(
             {
                 "stage": name,
@@ -46,7 +46,7 @@ def stage_times(run: Run, reviews: int, tests: int) -> Html:
                 "peak memory": _memory(entry),
                 "reviews": f"{sizes[name]:,}" if per_review else "",
                 "seconds a review": entry["seconds"] / sizes[name] if per_review else None,
-                "reference, seconds a review": REFERENCE.get(name),
+                "reference, seconds a review": REFERENCE[name] if per_review else None,
             }
         )
     formats = {"seconds": ",.1f", "seconds a review": ".4f", "reference, seconds a review": ".4f", "reviews": ""}

@@ -168,7 +168,8 @@ def first_reason(
 ) -> str | None:
     """The name of the first filter that refuses a candidate, None where none does.
 
-    `known`: the `bare` form of every review and kept text. `prompt`: runs of `leak_words` words of the prompt.
+    `known`: the `bare` form of what must not come again: reviews, lines of the prompt, texts judged before.
+    `prompt`: runs of `leak_words` words of the prompt.
     """
     for name, refuses in FILTERS.items():
         if refuses(text, original, settings):

@@ -1,4 +1,6 @@
-"""What the notebook's form fields say, as changes of a profile's settings. An empty field keeps the profile's value.
+"""What the notebook's form fields say, as changes of a profile's settings; and a notebook with its form filled in.
+
+An empty field keeps the profile's value.
 
 Knows the profiles; of a model that is named it reads configuration and tokenizer, no weights.
 
@@ -8,8 +10,11 @@ Knows the profiles; of a model that is named it reads configuration and tokenize
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from nbformat import NotebookNode
 
 from .errors import UserError
 from .kinds import Json
@@ -48,6 +53,15 @@ def form_changes(
     if str(epochs).strip():
         changes["epochs"] = _whole("EPOCHS", epochs)
     return changes
+
+
+def fill_form(notebook: NotebookNode, values: Mapping[str, object]) -> NotebookNode:
+    """The notebook with these values in its form fields: the lines `NAME = …  # @param …`."""
+    for cell in notebook.cells:
+        for name, value in values.items() if cell.cell_type == "code" else ():
+            filled = f"{name} = {value!r}".replace("\\", r"\\")  # a template of re
+            cell.source = re.sub(rf"^{name} = .*?(?=  # @param)", filled, cell.source, flags=re.MULTILINE)
+    return notebook
 
 
 def _named(old: ModelSpec, name: str) -> ModelSpec:

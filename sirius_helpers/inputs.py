@@ -49,11 +49,11 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
 
 def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
     """Fill each prompt for the model that it is for: a broken one shows here rather than after a download."""
-    roles = {"label": (settings.labeler, label_variables(taxonomy))}
     for name in CHAT:
-        spec, values = roles.get(name, (settings.writer, {}))
+        spec = settings.labeler if name == "label" else settings.writer
         try:
-            template_for(name, spec.chat, settings.prompts).fill(**values, review="")
+            template = template_for(name, spec.chat, settings.prompts)
+            template.fill(**(label_variables(taxonomy, template.user) if name == "label" else {}), review="")
         except UserError as error:
             file = settings.data / PROMPTS
             places = [str(file)] * file.exists() + ["CHANGES"] * (settings.prompts != read_prompts(settings.data))

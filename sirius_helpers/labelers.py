@@ -77,7 +77,8 @@ def label_question(
     model: PreTrainedModel | Server, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0
 ) -> ClosedQuestion:
     """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
-    values = label_variables(taxonomy[turn:] + taxonomy[:turn])
+    template = template_for("label", settings.labeler.chat, settings.prompts)
+    values = label_variables(taxonomy[turn:] + taxonomy[:turn], template.user)
     return closed_question("label", settings.labeler, labels_of(taxonomy), model, tokenizer, settings, **values)
 
 

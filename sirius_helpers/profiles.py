@@ -15,7 +15,7 @@ PROFILES = ("auto", "t4", "cpu")
 
 
 def t4() -> Json:
-    """Profile for a 16 GB T4: the hub models; fp16 where the card has no bf16."""
+    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16."""
     return {
         "profile": "t4",
         "device": "cuda",

@@ -42,8 +42,6 @@ U = TypeVar("U")
 class Server:
     """Completions from a server, several at once."""
 
-    config = None  # of a loaded model: where its hub commit stands
-
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.at_once = spec.name, spec.server.rstrip("/"), spec.server_requests

@@ -31,6 +31,7 @@ from .settings import Settings
 from .tables import read_table
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
+EXAMPLE = "example"  # the source of a category's own phrase
 
 
 def split(settings: Settings) -> pd.DataFrame:
@@ -104,7 +105,7 @@ def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate:
     row which is not in training is left out.
     """
     rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
-    rows = rows.assign(source_id="example", synthetic=True, part=TRAIN)
+    rows = rows.assign(source_id=EXAMPLE, synthetic=True, part=TRAIN)
     held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
     repeats = repeating(rows["text"].tolist(), held_out, near_duplicate)
     return pd.concat([table, rows.drop(index=list(repeats))], ignore_index=True)

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from . import processes
+from . import processes, trainer
 from .baseline import Linear, fit_linear, frozen_embeddings
 from .batching import is_out_of_memory
 from .calibration import SPREAD, fit_temperature
@@ -39,7 +39,7 @@ def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run = Run(settings.folder)
     labels = labels_of(read_categories(settings.data))
-    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD)
+    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)

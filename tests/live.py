@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -30,6 +29,7 @@ import nbformat
 from chrome import Page, chromium
 
 from sirius_helpers import locks
+from sirius_helpers.forms import fill_form
 from sirius_helpers.settings import PROJECT
 
 UNTIL = "## 4. Train"  # the cells before it are run
@@ -122,9 +122,7 @@ def write_notebook(path: Path, run: str) -> None:
     last = next(n for n, cell in enumerate(notebook.cells) if cell.source.startswith(UNTIL))
     notebook.cells = notebook.cells[:last]
     filled = dict.fromkeys(("DROP_DOWNS", "BUTTONS"), True) | {"DATA": str(PROJECT / "data" / "sample"), "RUN": run}
-    for cell in notebook.cells:
-        for name, value in filled.items():
-            cell.source = re.sub(f"^{name} = .*", f"{name} = {value!r}", cell.source, flags=re.MULTILINE)
+    notebook = fill_form(notebook, filled)
     nbformat.write(notebook, path)
 
 

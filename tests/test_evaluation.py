@@ -50,13 +50,14 @@ def test_human_rows_leave_out_what_the_model_learned_from():
 def test_the_worst_errors_are_wrong_rows_by_confidence():
     rows = pd.DataFrame(
         {
+            "source_id": ["1", "2", "3"],
             "text": ["x", "y", "z"],
             "category": ["a", "a", "b"],
             "predicted": ["b", "a", "a"],
             "confidence": [0.6, 0.99, 0.9],
         }
     )
-    assert worst_errors(rows)["text"].tolist() == ["z", "x"]
+    assert worst_errors(rows)["id"].tolist() == ["3", "1"]
 
 
 @pytest.fixture
@@ -137,6 +138,7 @@ def test_the_model_card_holds_data_labelers_scores_and_limits_and_no_path_of_the
     assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics["scores"][ORIGINAL]["baseline"]["macro_f1"]) in card
     assert "paraphrases of one review may stand on both sides" in card and "| leaked | adapter | 1 |" in card
     assert "Fewer than 10 original training reviews: обувь (4), посуда (4)." in card
+    assert "| paraphrases | example phrases |" in card
     assert f"temperature {metrics['calibration']['temperature']:.2f}, fitted on 4" in card
     assert "`roberta`" in card and str(tmp_path) not in card
     assert 'Classifier.load("checkpoints/test/adapter", device="cpu")' in card

@@ -1,8 +1,9 @@
+import nbformat
 import pytest
 from tiny_models import tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.forms import form_changes
+from sirius_helpers.forms import fill_form, form_changes
 from sirius_helpers.profiles import cpu
 from sirius_helpers.settings import settings_for
 
@@ -55,3 +56,14 @@ def test_what_is_no_number_is_refused_in_one_line(field, message):
 def test_the_settings_check_the_numbers():
     with pytest.raises(UserError, match="epochs=0: Input should be greater"):
         settings_for("cpu", **form_changes("cpu", epochs="0"))
+
+
+def test_a_filled_form_keeps_its_fields_and_every_other_line(tmp_path):
+    form = 'DATA = "data/sample"  # @param {type:"string"}\nDRIVE = False  # @param {type:"boolean"}\nDATA = DATA'
+    cells = [nbformat.v4.new_code_cell(form), nbformat.v4.new_markdown_cell(form)]
+    notebook = fill_form(nbformat.v4.new_notebook(cells=cells), {"DATA": r"C:\new \1", "DRIVE": True})
+    filled, prose = (cell.source for cell in notebook.cells)
+    names: dict = {}
+    exec(filled, names)
+    assert names["DATA"] == r"C:\new \1" and names["DRIVE"] is True and filled.count("# @param {type:") == 2
+    assert prose == form

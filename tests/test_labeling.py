@@ -214,8 +214,13 @@ def test_bad_corrections_are_refused_with_their_row(llm, content, message):
         review(llm)
 
 
+def test_examples_in_the_label_prompt_look_as_its_own_question_does(data):
+    values = label_variables(read_categories(data), "Ticket: $review\nTopic:", shots=1)
+    assert values["examples"].startswith("Ticket: сапоги промокают\nTopic: обувь\n\nTicket: ")
+
+
 def test_label_variables_list_categories_with_descriptions_and_examples(data):
-    values = label_variables(read_categories(data), shots=1)
+    values = label_variables(read_categories(data), "Отзыв: $review\nКатегория:", shots=1)
     assert values["categories"] == "- обувь: всё, что носят на ногах\n- посуда"
     assert values["examples"] == (
         "Отзыв: сапоги промокают\nКатегория: обувь\n\nОтзыв: тарелка разбилась\nКатегория: посуда"
