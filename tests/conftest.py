@@ -14,6 +14,14 @@ from tiny_models import tiny_roberta
 from sirius_helpers.settings import settings_for
 
 
+# The longest files: begun last, they would keep one of the two processes at work alone.
+FIRST = ("test_pipeline.py", "test_scaleout.py", "test_survival.py", "test_memory.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def pytest_collection_finish(session):
     """Every release of a model collects garbage; the libraries imported by now are none (half of the time saved)."""
     gc.freeze()

@@ -43,7 +43,7 @@ def faults():
     ("fault", "least"),
     [
         ("killed", 5),  # of six; one may come after the end
-        ("damaged files, all at once", 7),
+        ("damaged files, all at once", 6),
         ("a second process", 1),
         ("disk full", 1),
         ("folder removed", 1),
