@@ -13,7 +13,6 @@ from tiny_models import tiny_roberta
 
 from sirius_helpers.settings import settings_for
 
-
 # The longest files: begun last, they would keep one of the two processes at work alone.
 FIRST = ("test_pipeline.py", "test_scaleout.py", "test_survival.py", "test_memory.py")
 
