@@ -17,6 +17,11 @@ from .hypertext import Html, marked, picture, table
 from .kinds import Json
 from .quotas import Wanted
 
+NO_MARGINS = (
+    "Imported labels carry no probabilities, so there is no least certain one to show. The doubtful ones are listed "
+    "under <i>5. Evaluate</i>, with drop-downs there."
+)
+
 
 def class_counts(categories: pd.Series, caption: str = "Reviews a category") -> Html:
     """Counts and shares by category."""
@@ -34,8 +39,7 @@ def least_certain_rows(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:
 def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
     """The labels with the smallest margin between the two most probable categories."""
     if labels["margin"].isna().all():
-        return Html("<p>Imported labels carry no probabilities, so there is no least certain one to show. The doubtful "
-            "ones are listed under <i>5. Evaluate</i>, with drop-downs there.</p>")
+        return Html(f"<p>{NO_MARGINS}</p>")
     worst = least_certain_rows(labels, n)
     tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
     rows = pd.DataFrame(

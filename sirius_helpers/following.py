@@ -1,7 +1,7 @@
 """What `make run` says while the notebook runs: each section's heading, then what its cells print, bars among it.
 
-    following = Following(sys.stdout)
-    papermill.execute_notebook(…, stdout_file=following, on_cell_start=following.heading)
+following = Following(sys.stdout)
+papermill.execute_notebook(…, stdout_file=following, on_cell_start=following.heading)
 """
 
 from __future__ import annotations

@@ -13,14 +13,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from .errors import UserError
 from .kinds import Json
 from .loaders import is_causal_lm, load_tokenizer
 from .models import ModelSpec
 from .profiles import choose_profile
+
+if TYPE_CHECKING:  # what only names a type need not be installed
+    from nbformat import NotebookNode
 
 WHOLE = "all"
 E5 = re.compile(r"(^|[-_])e5([-_]|$)", re.IGNORECASE)  # encoders that want "query: " before each text

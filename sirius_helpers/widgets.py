@@ -18,7 +18,7 @@ import pandas as pd
 from .augmentation import keep, reject
 from .categories import labels_of, read_categories
 from .corrections import FILE, correct, given_by_hand
-from .display import pairs
+from .display import NO_MARGINS, pairs
 from .errors import UserError
 from .hypertext import Html, inside, marked, note
 from .kinds import JsonView
@@ -32,10 +32,6 @@ PLAIN = (
     'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
     '"the right category"), after from sirius_helpers.corrections import correct.'
 )
-NOTHING = (
-    "<p>There is nothing to correct here. Imported labels carry no probabilities, so none is least certain; the "
-    "doubtful ones are listed under <i>5. Evaluate</i>, with drop-downs there.</p>"
-)
 PLAIN_REJECT = (
     "Buttons need the package ipywidgets. Without it, reject a synthetic review in a cell: "
     'reject(settings, "its id"), after from sirius_helpers.augmentation import reject.'
@@ -48,7 +44,7 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
     `rows` have id, text, category and, where known, probabilities (a dictionary), which then stand beside the names.
     """
     if rows.empty:
-        return Html(NOTHING)
+        return Html(f"<p>There is nothing to correct here. {NO_MARGINS}</p>")
     if not _has_widgets():
         return note(PLAIN)
     from ipywidgets import VBox

@@ -4,7 +4,6 @@ module as a stub, and no package. The project comes from a git repository or a z
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from tiny_models import tiny_qwen2
 
 from sirius_helpers.__main__ import socket_files
 from sirius_helpers.fetching import FILES
+from sirius_helpers.forms import fill_form
 from sirius_helpers.settings import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
@@ -122,13 +122,10 @@ def run(python, content, *steps, colab=True):
 
 def run_all(python, content, fields):
     """Fill in the form fields and run every cell in a kernel; returns what the cells put out."""
-    notebook = nbformat.read(content / NOTEBOOK.name, as_version=4)
+    notebook = fill_form(nbformat.read(content / NOTEBOOK.name, as_version=4), fields)
+    lines = {line for cell in notebook.cells for line in cell.source.split("\n")}
     for name, value in fields.items():
-        field = re.compile(rf"^{name} = .*(?=  # @param)", re.MULTILINE)
-        holders = [cell for cell in notebook.cells if field.search(cell.source)]
-        assert holders, name
-        for cell in holders:
-            cell.source = field.sub(lambda _, line=f"{name} = {value!r}": line, cell.source)
+        assert any(line.startswith(f"{name} = {value!r}  # @param") for line in lines), name
     notebook.cells.insert(0, nbformat.v4.new_code_cell("import google.colab"))  # Colab's kernels begin with it
     notebook.cells.append(nbformat.v4.new_code_cell("import torch\nprint(torch.__file__, sirius_helpers.__file__)"))
     with socket_files() as config:
