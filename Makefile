@@ -3,6 +3,7 @@
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
+# make gpu     the proof on a CUDA machine, with its own PyTorch and no network: benchmarks/gpu_wheels.sh fills wheels/
 PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -15,7 +16,7 @@ LABELS  ?=
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lint look soak bench clean
+.PHONY: run test lint look soak bench gpu clean
 
 run: $(READY)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
@@ -37,6 +38,10 @@ BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))
 bench-%: $(READY)
 	@$(BIN)/python benchmarks/bench_$*.py
+
+gpu:
+	@$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/gpu wheels/*.whl
+	@PYTHONPATH=.:build/gpu $(PYTHON) benchmarks/gpu.py
 
 # The stamp is written last, so that an interrupted install is done again.
 $(READY): requirements.txt constraints.txt pyproject.toml

@@ -10,8 +10,8 @@ from sirius_helpers.settings import PROJECT
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import synthetic
 import t4_budget
-import t4_paper
-from t4_paper import Shape, Work
+import t4_work
+from t4_work import Shape, Work
 
 
 @pytest.mark.parametrize("role", ["labeler", "writer", "classifier"])
@@ -40,11 +40,11 @@ def test_work_is_what_torch_counts_in_a_forward():
 def test_writing_reads_the_weights_once_for_each_step_of_a_batch():
     figures = synthetic.FIGURES["writer"]
     shape = Shape(figures.built(**figures.small), "bf16")
-    one, two = (t4_paper.writing_work(shape, 0, [10] * n, new=5, budget=30) for n in (2, 4))
+    one, two = (t4_work.writing_work(shape, 0, [10] * n, new=5, budget=30) for n in (2, 4))
     assert two.moved == 2 * one.moved and two.flops == 2 * one.flops
-    together = t4_paper.writing_work(shape, 0, [10] * 4, new=5, budget=60)
+    together = t4_work.writing_work(shape, 0, [10] * 4, new=5, budget=60)
     assert together.flops == two.flops and together.moved < two.moved
-    shared, whole = (t4_paper.writing_work(shape, n, [60 - n] * 9, new=5, budget=130) for n in (50, 0))
+    shared, whole = (t4_work.writing_work(shape, n, [60 - n] * 9, new=5, budget=130) for n in (50, 0))
     assert whole.flops > 2 * shared.flops
 
 

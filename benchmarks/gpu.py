@@ -1,0 +1,426 @@
+"""The proof on a CUDA device: every stage's real code on models of the published shapes with random weights, in the
+contest's counts, with the memory of a T4 and its kinds of arithmetic. It needs no network and no weights.
+
+Measured are seconds, memory, the share of the card's own rates, and what that makes on a T4; checked are the scores
+against one text at a time, a batch that runs out of memory, a training killed and resumed, and the saved adapter. The
+tables go into docs/performance.md. Without a CUDA device the same runs in small size, to be tried before.
+
+    make gpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import psutil
+import synthetic
+import torch
+from common import matmul_rate, seconds
+from safetensors.torch import load_file
+from t4_work import CONTEST, GIB, NEW_TOKENS, ROLES, T4_BYTES, T4_FLOPS, T4_MEMORY, Shape, stage_work
+
+from sirius_helpers import classifier, loaders
+from sirius_helpers.augmentation import augment
+from sirius_helpers.batching import Batcher
+from sirius_helpers.candidates import Writer
+from sirius_helpers.categories import labels_of, read_categories
+from sirius_helpers.classifier import Classifier
+from sirius_helpers.evaluation import evaluate
+from sirius_helpers.labelers import label_question
+from sirius_helpers.labeling import label, review
+from sirius_helpers.loaders import causal_lm
+from sirius_helpers.models import ModelSpec
+from sirius_helpers.prediction import predict
+from sirius_helpers.profiles import t4
+from sirius_helpers.runs import Run, begin
+from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.splitting import split
+from sirius_helpers.training import train
+
+SMALL = {"label": 48, "paraphrase": 8, "judge": 16, "train": 48, "predict": 64}  # texts
+EPOCHS = 3  # of the profile's, to spare time: the projection is for all
+WITNESSES = 8  # texts whose scores are compared with those of one text at a time
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers", "numpy", "pandas")
+PAGE, BEGIN, END = PROJECT / "docs" / "performance.md", "<!-- make gpu: begin -->\n", "<!-- make gpu: end -->\n"
+CUDA = torch.cuda.is_available()
+
+
+class Peak:
+    """What the block took: seconds, the most memory (bytes), and the share of the time in which the GPU worked."""
+
+    def __enter__(self) -> Peak:
+        self.gpu = self.reserved = self.host = 0
+        self.busy: list[int] = []
+        self.done = threading.Event()
+        if CUDA:
+            torch.cuda.reset_peak_memory_stats()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.start = time.perf_counter()
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        process, count = psutil.Process(), 0
+        while not self.done.wait(0.02):
+            found = process.memory_info()
+            self.host = max(self.host, found.rss - found.shared)  # its own; the weights' mapped files are shared
+            count += 1
+            if CUDA and count % 5 == 0:
+                try:
+                    self.busy.append(torch.cuda.utilization())
+                except Exception:  # the driver's library is not there: no share then
+                    self.busy = []
+
+    def __exit__(self, *_) -> None:
+        if CUDA:
+            torch.cuda.synchronize()
+        self.seconds = time.perf_counter() - self.start
+        self.done.set()
+        self.thread.join()
+        if CUDA:
+            self.gpu, self.reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+class Proof:
+    """Settings on synthetic checkpoints in a folder, and the rows of the two tables."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.counts = folder, CONTEST if CUDA else SMALL
+        self.device, self.dtype = ("cuda", torch.float16) if CUDA else ("cpu", torch.float32)
+        self.stages: list[dict] = []
+        self.checks: list[tuple[str, bool, str]] = []
+        self.settings = _settings(folder, self.device, self.counts)
+        self.rates = matmul_rate(self.dtype, self.device, 8192 if CUDA else 512), copy_rate(self.device)
+
+    def stage(self, name: str, work: Callable[[], object], repeat: float = 1.0, loaded: float = 0.0) -> None:
+        """Measure a stage; its work is `repeat` times as much in the profile as here, `loaded` the seconds before it."""
+        with Peak() as peak, loads() as loading:
+            work()
+        took = peak.seconds - sum(loading)
+        row = {"stage": name, "seconds": took, "loading": sum(loading) + loaded, "GPU": peak.gpu / GIB}
+        row |= {"reserved": peak.reserved / GIB, "host": peak.host / GIB}
+        if name in ROLES:
+            role, texts = ROLES[name], synthetic.reviews(self.counts[name])
+            spec, figures = getattr(self.settings, role), synthetic.FIGURES[role]
+            shape = Shape(figures.built(**({} if CUDA else figures.small)), spec.weights)
+            found = stage_work(name, shape, self.settings, texts, synthetic.tokenizer(figures.config.model_type))
+            here, there = found.floor(*self.rates), found.floor(T4_FLOPS, T4_BYTES)
+            busy = sum(peak.busy) / len(peak.busy) / 100 if peak.busy else 1.0
+            row |= {"texts": len(texts), "flops": found.flops / took / self.rates[0], "busy": busy}
+            row |= {"moved": found.moved / took / self.rates[1], "floor": there * repeat}
+            row |= {"T4": repeat * took * ((1 - busy) + busy * there / here)}
+        self.stages.append(row)
+        print("  " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+
+    def check(self, what: str, work: Callable[[], tuple[bool, str]]) -> None:
+        """Try something whose outcome is known; a failure stops nothing that comes after it."""
+        start = time.perf_counter()
+        try:
+            good, told = work()
+        except Exception as error:
+            traceback.print_exc()
+            good, told = False, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        self.checks.append((what, good, told))
+        print(f"  {what}: {'ok' if good else 'FAILED'} ({told}; {time.perf_counter() - start:.0f} s)", flush=True)
+
+
+def prove(folder: Path) -> tuple[Proof, bool]:
+    """Everything; what was found, and whether all of it is well."""
+    started = time.perf_counter()
+    proof = Proof(folder)
+    parts = (_the_labeler, _the_writer, _the_classifier, _the_other_stages)
+    for part in parts:
+        print(f"{part.__name__[1:].replace('_', ' ')}, after {time.perf_counter() - started:.0f} s", flush=True)
+        proof.check(f"{part.__name__[1:].replace('_', ' ')} to the end", lambda part=part: part(proof))
+    return proof, all(good for _, good, _ in proof.checks)
+
+
+def _the_labeler(proof: Proof) -> tuple[bool, str]:
+    settings, counts = proof.settings, proof.counts
+    proof.stage("label", lambda: label(settings))
+    taxonomy, texts = read_categories(settings.data), synthetic.reviews(counts["label"])
+    with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
+        proof.check("no tensor in bf16 on the device", lambda: _without_bf16(model))
+        question = label_question(model, tokenizer, taxonomy, settings)
+        proof.check("scores of a batch as of one text at a time, NF4", lambda: _exact(question, texts))
+        proof.check("labels when a batch runs out of memory", lambda: _shrinks(question, texts))
+    return True, f"{counts['label']} reviews"
+
+
+def _the_writer(proof: Proof) -> tuple[bool, str]:
+    settings, counts = proof.settings, proof.counts
+    with loads() as loading, causal_lm(settings.writer, settings.device) as (model, tokenizer):
+        writer = Writer(model, tokenizer, settings)
+        proof.check("no tensor in bf16 on the device, writer", lambda: _without_bf16(model))
+        proof.check("scores of a batch as of one text at a time, fp16", lambda: _exact(writer.judge, REVIEWS()))
+        writer.sampler.end_ids = [-1]  # random weights never end in time, or too soon: every text its full length
+        texts = synthetic.reviews(counts["paraphrase"])
+        prompts = [writer.prompt(text) for text in texts]
+        sizes = [len(rest) + settings.max_new_tokens for _, rest in prompts]
+
+        def write(batch: list[int]) -> None:
+            writer.write([prompts[i] for i in batch], [random.Random(i).getrandbits(63) for i in batch])
+
+        proof.stage("paraphrase", lambda: Batcher(settings.tokens_per_batch).run(sizes, write), loaded=sum(loading))
+        proof.stage("judge", lambda: writer.p_yes(synthetic.reviews(counts["judge"])))
+    return True, f"{len(texts)} paraphrases"
+
+
+def _the_classifier(proof: Proof) -> tuple[bool, str]:
+    settings, counts = replace(proof.settings, epochs=min(EPOCHS, proof.settings.epochs)), proof.counts
+    proof.check("a killed training ends like an unbroken one", lambda: _killed_and_resumed(settings, counts))
+    _write_split(settings, counts["train"])
+    proof.stage("train", lambda: train(settings), proof.settings.epochs / settings.epochs)
+    proof.check("the saved adapter answers alike, whatever the batch", lambda: _adapter(settings))
+    proof.stage("predict", lambda: predict(settings))
+    return True, f"{counts['train']} rows, {settings.epochs} epochs"
+
+
+def _the_other_stages(proof: Proof) -> tuple[bool, str]:
+    """From labels in the contest's proportions to the scores, on the real hand-over by files."""
+    few = {"max_synthetic": 24, "max_attempts": 2, "epochs": 1, "run": "stages", "bootstrap": 100}
+    settings = replace(proof.settings, labels=_ready_labels(proof), **few)
+    for stage in (label, review, augment, split, train, evaluate, predict):
+        with Peak() as peak:
+            stage(settings)
+        print(f"  {stage.__name__}: {peak.seconds:.1f} s, GPU {peak.gpu / GIB:.2f} GiB", flush=True)
+    rows = len(pd.read_csv(settings.folder / "submission.csv"))
+    return rows == proof.counts["predict"], f"{rows} rows in the submission"
+
+
+def _without_bf16(model: torch.nn.Module) -> tuple[bool, str]:
+    tensors = [*model.parameters(), *model.buffers()]
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
+    return not CUDA or "bfloat16" not in kinds, ", ".join(kinds)
+
+
+def REVIEWS() -> list[str]:  # noqa: N802
+    return synthetic.reviews(64)
+
+
+def _exact(question, texts: list[str]) -> tuple[bool, str]:
+    """The shared prefix and the tree against whole prompts, one text and one answer at a time."""
+    rows = question.log_probs(texts[:64])[:WITNESSES]
+    plain = np.array([_one_by_one(question, text) for text in texts[:WITNESSES]])
+    worst, range_ = np.abs(rows - plain).max(), np.ptp(plain, axis=1).mean()
+    return bool(worst < 0.05), f"largest difference {worst:.4f} where answers differ by {range_:.2f}"
+
+
+@torch.inference_mode()
+def _one_by_one(question, text: str) -> list[float]:
+    """Constrained log-probabilities of all answers from plain forwards over whole sequences."""
+    shared, rest = question.prompt.with_text(text)
+    prompt, tree = [*question.prompt.prefix_ids[:shared], *rest], question.tree
+    logits = []
+    for path in tree.places:
+        ids = torch.tensor([[*prompt, *path]], device=question.model.device)
+        logits.append(question.model(ids, logits_to_keep=1).logits[0, -1, tree.tokens].double().cpu())
+    found = torch.stack(logits).masked_fill(~tree.allowed, -torch.inf).log_softmax(-1).numpy()
+    return [float(found[nodes, tokens].sum()) for nodes, tokens in tree.paths]
+
+
+def _shrinks(question, texts: list[str]) -> tuple[bool, str]:
+    """A budget that no card holds: batches are halved until they fit, and the scores stay."""
+    before = question.log_probs(texts)
+    usual, question.batcher.tokens = question.batcher.tokens, 2**22
+    with _scarce():
+        after = question.log_probs(texts)
+    fitted, question.batcher.tokens = question.batcher.tokens, usual
+    worst = np.abs(before - after).max()
+    return bool(fitted < 2**22 and worst < 0.05), f"2^22 tokens asked, {fitted} fitted, largest difference {worst:.4f}"
+
+
+@contextmanager
+def _scarce() -> Iterator[None]:
+    """On a CPU, memory that runs out for more than a few texts at once; on a GPU it does so by itself."""
+    if CUDA:
+        yield
+        return
+    from sirius_helpers.choices import ClosedQuestion
+
+    score = ClosedQuestion._score
+
+    def limited(question, prompts):
+        if len(prompts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. (made up)")
+        return score(question, prompts)
+
+    with patch.object(ClosedQuestion, "_score", limited):
+        yield
+
+
+def _killed_and_resumed(settings: Settings, counts: dict[str, int]) -> tuple[bool, str]:
+    """SIGKILL after the first checkpoint; the history and the weights of the resumed training and an unbroken one."""
+    found = []
+    for name in ("killed", "unbroken"):
+        one = replace(settings, run=name)
+        begin(one)
+        _write_split(one, min(320, counts["train"]))
+        if name == "killed":
+            code = f"from sirius_helpers import runs, training; training.train(runs.settings_of({str(one.folder)!r}))"
+            process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+            while process.poll() is None and not list(one.folder.glob("training-*/checkpoint-*/trainer_state.json")):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() == 0:
+                return False, "the training ended before it could be killed"
+        history = train(one)
+        weights = load_file(one.folder / "adapter" / classifier.WEIGHTS)
+        found.append((history[["train_loss", "validation_loss"]].to_numpy(dtype=float), weights))
+    (one, first), (other, second) = found
+    worst = max(float((first[name] - second[name]).abs().max()) for name in first)
+    return bool(np.allclose(one, other, atol=0.02)), f"weights differ by {worst:.2g}, losses by {np.abs(one - other).max():.2g}"
+
+
+def _adapter(settings: Settings) -> tuple[bool, str]:
+    texts = synthetic.reviews(64)
+    with Classifier.load(settings.folder / "adapter", settings.device) as loaded:
+        together, alone = loaded(texts), np.concatenate([loaded([text]) for text in texts[:WITNESSES]])
+    worst = np.abs(together[:WITNESSES] - alone).max()
+    return bool(worst < 0.01 and np.isfinite(together).all()), f"largest difference in probability {worst:.4f}"
+
+
+@contextmanager
+def loads() -> Iterator[list[float]]:
+    """The seconds that each model takes to load within the block."""
+    took: list[float] = []
+    load = loaders.load_model
+
+    def timed(*arguments):
+        start = time.perf_counter()
+        model = load(*arguments)
+        took.append(time.perf_counter() - start)
+        return model
+
+    with patch.object(loaders, "load_model", timed), patch.object(classifier, "load_model", timed):
+        yield took
+
+
+def copy_rate(device: str) -> float:
+    """Bytes a second that a large copy reads and writes together."""
+    source = torch.zeros(GIB if device == "cuda" else 2**26, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * len(source) / min(seconds(lambda: target.copy_(source)) for _ in range(8))
+
+
+def _settings(folder: Path, device: str, counts: dict[str, int]) -> Settings:
+    """The t4 profile on synthetic checkpoints, with data of the contest's shape."""
+    values = t4() | {"device": device, "checkpoints": folder / "runs", "data": folder / "data", "run": "proof"}
+    values |= {"max_new_tokens": NEW_TOKENS} if CUDA else {"max_new_tokens": 8, "epochs": 2, "tokens_per_batch": 2_048}
+    for role, figures in synthetic.FIGURES.items():
+        config = figures.built() if CUDA else figures.built(**figures.small)
+        spec = values[role]
+        weights = spec.weights if CUDA or spec.weights != "fp16" else "bf16"  # a CPU lacks half of fp16's kernels
+        path = synthetic.checkpoint(folder / role, config, 4 * GIB, torch.bfloat16)
+        values[role] = ModelSpec(str(path), weights=weights, chat=spec.chat)
+    (folder / "data").mkdir()
+    (folder / "data" / "categories.toml").write_bytes((PROJECT / "data" / "categories.toml").read_bytes())
+    for name, stage in (("train", "label"), ("test", "predict")):
+        pd.DataFrame({"text": synthetic.reviews(counts[stage])}).to_csv(folder / "data" / f"{name}.csv", index=False)
+    return Settings(**values, profile_reason="proof")
+
+
+def _ready_labels(proof: Proof) -> Path:
+    """A category for each training review, the first far more frequent than the last."""
+    labels, texts = labels_of(read_categories(proof.settings.data)), synthetic.reviews(proof.counts["label"])
+    shares = 1.0 / np.arange(1, len(labels) + 1) ** 2
+    chosen = np.random.default_rng(0).choice(len(labels), len(texts), p=shares / shares.sum())
+    path = proof.folder / "labels.csv"
+    pd.DataFrame({"text": texts, "category": [labels[i] for i in chosen]}).to_csv(path, index=False)
+    return path
+
+
+def _write_split(settings: Settings, count: int) -> None:
+    """As many training rows as asked for, and a few to validate on, their categories in turn."""
+    labels, texts = labels_of(read_categories(settings.data)), synthetic.reviews(count + 32)
+    table = pd.DataFrame({"text": texts, "category": [labels[n % len(labels)] for n in range(len(texts))]})
+    table = table.assign(source_id=range(len(table)), synthetic=False, part="train")
+    table.loc[count:, "part"] = "validation"
+    path = Run(settings.folder).path("split.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+
+
+def as_on_a_t4() -> None:
+    """No more memory than CUDA leaves of 16 GB, no bf16, and no attention kernels that only later cards have."""
+    torch.cuda.set_per_process_memory_fraction(min(1.0, T4_MEMORY / torch.cuda.get_device_properties(0).total_memory))
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.cuda.is_bf16_supported = lambda *_, **__: False
+
+
+def report(proof: Proof, took: float) -> str:
+    """Both tables as Markdown."""
+    device = torch.cuda.get_device_name(0) if CUDA else f"CPU, small size ({platform.machine()})"
+    versions = []
+    for name in LIBRARIES:
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            versions.append(f"{name} none")
+    lines = [
+        f"{device}; Python {platform.python_version()}, {', '.join(versions)}. Matrix product "
+        f"{proof.rates[0] / 1e12:.3g} TFLOP/s in {str(proof.dtype).removeprefix('torch.')}, copy "
+        f"{proof.rates[1] / 1e9:.4g} GB/s. The whole proof took {took:.0f} s.",
+        "",
+        "| stage | texts | seconds | loading, s | GPU memory, GiB (reserved) | host, GiB | GPU busy | of the matrix rate "
+        "| of the copy rate | T4: floor, s | T4: projected, s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in proof.stages:
+        lines.append(
+            f"| {row['stage']} | {row['texts']:,} | {row['seconds']:.1f} | {row['loading']:.1f} | {row['GPU']:.2f} "
+            f"({row['reserved']:.2f}) | {row['host']:.2f} | {row['busy']:.0%} | {row['flops']:.1%} | {row['moved']:.1%} "
+            f"| {row['floor']:.0f} | {row['T4']:.0f} |"
+        )
+    lines += ["", "| check | outcome | |", "|---|---|---|"]
+    lines += [f"| {what} | {'holds' if good else '**fails**'} | {told} |" for what, good, told in proof.checks]
+    return "\n".join(lines) + "\n"
+
+
+def write_page(text: str) -> None:
+    """Put the tables where docs/performance.md has them."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(before + BEGIN + text + END + rest.split(END)[1], encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--report", type=Path, help="write the tables here too; on a CPU only here")
+    options = parser.parse_args()
+    if CUDA:
+        as_on_a_t4()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="sirius-gpu-") as folder:
+        proof, good = prove(Path(folder))
+    text = report(proof, time.perf_counter() - started)
+    print(text)
+    if CUDA:
+        write_page(text)
+    if options.report:
+        options.report.write_text(text, encoding="utf-8")
+        options.report.with_suffix(".json").write_text(json.dumps(proof.stages, indent=1))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
