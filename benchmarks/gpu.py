@@ -34,8 +34,8 @@ import psutil
 import synthetic
 import torch
 from common import matmul_rate, seconds
+from roofline import T4, Counted, Rates
 from safetensors.torch import load_file
-from t4_work import CONTEST, GIB, NEW_TOKENS, ROLES, T4_BYTES, T4_FLOPS, T4_MEMORY, Shape, stage_work
 
 from sirius_helpers import classifier, loaders
 from sirius_helpers.augmentation import augment
@@ -55,8 +55,13 @@ from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.splitting import split
 from sirius_helpers.training import train
 
+GIB = 2**30
+T4_MEMORY = 14.5 * GIB  # what CUDA leaves of 16 GB
+CONTEST = {"label": 1_818, "paraphrase": 2_798, "judge": 2_798, "train": 3_692, "predict": 7_276}  # texts
+NEW_TOKENS = 40  # a paraphrase as long as its original, and the end token
+COUNTED = 8  # of so many texts one is counted operation by operation, which takes long
 SMALL = {"label": 48, "paraphrase": 8, "judge": 16, "train": 48, "predict": 64}  # texts
-EPOCHS = 3  # of the profile's, to spare time: the projection is for all
+EPOCHS = 1  # of the profile's, to spare time: the projection is for all
 WITNESSES = 8  # texts whose scores are compared with those of one text at a time
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers", "numpy", "pandas")
 PAGE, BEGIN, END = PROJECT / "docs" / "performance.md", "<!-- make gpu: begin -->\n", "<!-- make gpu: end -->\n"
@@ -67,7 +72,7 @@ class Peak:
     """What the block took: seconds, the most memory (bytes), and the share of the time in which the GPU worked."""
 
     def __enter__(self) -> Peak:
-        self.gpu = self.reserved = self.host = 0
+        self.gpu, self.reserved, self.host = 0, 0, own_memory()
         self.busy: list[int] = []
         self.done = threading.Event()
         if CUDA:
@@ -78,16 +83,18 @@ class Peak:
         return self
 
     def _watch(self) -> None:
-        process, count = psutil.Process(), 0
+        count = 0
         while not self.done.wait(0.02):
-            found = process.memory_info()
-            self.host = max(self.host, found.rss - found.shared)  # its own; the weights' mapped files are shared
-            count += 1
+            self.host, count = max(self.host, own_memory()), count + 1
             if CUDA and count % 5 == 0:
                 try:
                     self.busy.append(torch.cuda.utilization())
                 except Exception:  # the driver's library is not there: no share then
                     self.busy = []
+
+    def busy_share(self) -> float:
+        """Of the looks at the GPU; NaN where nobody can look."""
+        return sum(self.busy) / len(self.busy) / 100 if self.busy else float("nan")
 
     def __exit__(self, *_) -> None:
         if CUDA:
@@ -99,6 +106,12 @@ class Peak:
             self.gpu, self.reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
+def own_memory() -> int:
+    """Bytes of the process alone: the mapped files of weights are shared, and the system may drop them."""
+    found = psutil.Process().memory_info()
+    return found.rss - found.shared
+
+
 class Proof:
     """Settings on synthetic checkpoints in a folder, and the rows of the two tables."""
 
@@ -108,25 +121,27 @@ class Proof:
         self.stages: list[dict] = []
         self.checks: list[tuple[str, bool, str]] = []
         self.settings = _settings(folder, self.device, self.counts)
-        self.rates = matmul_rate(self.dtype, self.device, 8192 if CUDA else 512), copy_rate(self.device)
+        size = 8192 if CUDA else 512
+        half, single = (matmul_rate(dtype, self.device, size) for dtype in (self.dtype, torch.float32))
+        self.rates = Rates(half, single, copy_rate(self.device))
 
-    def stage(self, name: str, work: Callable[[], object], repeat: float = 1.0, loaded: float = 0.0) -> None:
-        """Measure a stage; its work is `repeat` times as much in the profile as here, `loaded` the seconds before it."""
+    def stage(self, name: str, work: Callable[[int], object], *, profile: float = 1.0, loaded: float = 0.0) -> None:
+        """Measure `work(texts)`, then count the operations of a part of it.
+
+        The profile has `profile` times as much work; `loaded` are the seconds of loading before it.
+        """
+        texts = self.counts[name]
         with Peak() as peak, loads() as loading:
-            work()
-        took = peak.seconds - sum(loading)
-        row = {"stage": name, "seconds": took, "loading": sum(loading) + loaded, "GPU": peak.gpu / GIB}
-        row |= {"reserved": peak.reserved / GIB, "host": peak.host / GIB}
-        if name in ROLES:
-            role, texts = ROLES[name], synthetic.reviews(self.counts[name])
-            spec, figures = getattr(self.settings, role), synthetic.FIGURES[role]
-            shape = Shape(figures.built(**({} if CUDA else figures.small)), spec.weights)
-            found = stage_work(name, shape, self.settings, texts, synthetic.tokenizer(figures.config.model_type))
-            here, there = found.floor(*self.rates), found.floor(T4_FLOPS, T4_BYTES)
-            busy = sum(peak.busy) / len(peak.busy) / 100 if peak.busy else 1.0
-            row |= {"texts": len(texts), "flops": found.flops / took / self.rates[0], "busy": busy}
-            row |= {"moved": found.moved / took / self.rates[1], "floor": there * repeat}
-            row |= {"T4": repeat * took * ((1 - busy) + busy * there / here)}
+            work(texts)
+        with Counted() as counted:
+            work(-(-texts // COUNTED))
+        share = texts / -(-texts // COUNTED)
+        took, busy = peak.seconds - sum(loading), peak.busy_share()
+        row = {"stage": name, "texts": texts, "seconds": took, "loading": sum(loading) + loaded}
+        row |= {"GPU": peak.gpu / GIB, "reserved": peak.reserved / GIB, "host": peak.host / GIB, "busy": busy}
+        row |= {"counted here": share * counted.seconds(self.rates), "T4": profile * share * counted.seconds(T4)}
+        row |= {"flops": share * counted.flops / took / self.rates.half}
+        row |= {"moved": share * counted.moved / took / self.rates.memory, "profile": profile * took}
         self.stages.append(row)
         print("  " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
 
@@ -154,44 +169,57 @@ def prove(folder: Path) -> tuple[Proof, bool]:
 
 
 def _the_labeler(proof: Proof) -> tuple[bool, str]:
-    settings, counts = proof.settings, proof.counts
-    proof.stage("label", lambda: label(settings))
-    taxonomy, texts = read_categories(settings.data), synthetic.reviews(counts["label"])
+    settings = proof.settings
+
+    def labelled(texts: int) -> None:
+        label(_with_reviews(settings, texts))
+
+    proof.stage("label", labelled)
+    texts = synthetic.reviews(proof.counts["label"])
     with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
-        proof.check("no tensor in bf16 on the device", lambda: _without_bf16(model))
-        question = label_question(model, tokenizer, taxonomy, settings)
+        proof.check("no tensor in bf16 on the device, labeler", lambda: _without_bf16(model))
+        question = label_question(model, tokenizer, read_categories(settings.data), settings)
         proof.check("scores of a batch as of one text at a time, NF4", lambda: _exact(question, texts))
         proof.check("labels when a batch runs out of memory", lambda: _shrinks(question, texts))
-    return True, f"{counts['label']} reviews"
+    return True, f"{len(texts)} reviews"
 
 
 def _the_writer(proof: Proof) -> tuple[bool, str]:
-    settings, counts = proof.settings, proof.counts
+    settings = proof.settings
     with loads() as loading, causal_lm(settings.writer, settings.device) as (model, tokenizer):
         writer = Writer(model, tokenizer, settings)
         proof.check("no tensor in bf16 on the device, writer", lambda: _without_bf16(model))
-        proof.check("scores of a batch as of one text at a time, fp16", lambda: _exact(writer.judge, REVIEWS()))
-        writer.sampler.end_ids = [-1]  # random weights never end in time, or too soon: every text its full length
-        texts = synthetic.reviews(counts["paraphrase"])
-        prompts = [writer.prompt(text) for text in texts]
-        sizes = [len(rest) + settings.max_new_tokens for _, rest in prompts]
+        judged = synthetic.reviews(proof.counts["judge"])
+        proof.check("scores of a batch as of one text at a time, fp16", lambda: _exact(writer.judge, judged))
+        writer.sampler.end_ids = [2**31 - 1]  # no token: random weights would end at any time, so each is written full
 
-        def write(batch: list[int]) -> None:
-            writer.write([prompts[i] for i in batch], [random.Random(i).getrandbits(63) for i in batch])
+        def write(texts: int) -> None:
+            prompts = [writer.prompt(text) for text in synthetic.reviews(texts)]
+            sizes = [len(rest) + settings.max_new_tokens for _, rest in prompts]
+            seeds = [random.Random(i).getrandbits(63) for i in range(texts)]
+            batcher = Batcher(settings.tokens_per_batch)
+            batcher.run(sizes, lambda batch: writer.write([prompts[i] for i in batch], [seeds[i] for i in batch]))
 
-        proof.stage("paraphrase", lambda: Batcher(settings.tokens_per_batch).run(sizes, write), loaded=sum(loading))
-        proof.stage("judge", lambda: writer.p_yes(synthetic.reviews(counts["judge"])))
-    return True, f"{len(texts)} paraphrases"
+        proof.stage("paraphrase", write, loaded=sum(loading))
+        proof.stage("judge", lambda texts: writer.p_yes(judged[:texts]))
+    return True, f"{proof.counts['paraphrase']} paraphrases"
 
 
 def _the_classifier(proof: Proof) -> tuple[bool, str]:
-    settings, counts = replace(proof.settings, epochs=min(EPOCHS, proof.settings.epochs)), proof.counts
-    proof.check("a killed training ends like an unbroken one", lambda: _killed_and_resumed(settings, counts))
-    _write_split(settings, counts["train"])
-    proof.stage("train", lambda: train(settings), proof.settings.epochs / settings.epochs)
+    settings = replace(proof.settings, epochs=EPOCHS)
+
+    def trained(texts: int) -> None:
+        _write_split(settings, texts)
+        train(settings)
+
+    def predicted(texts: int) -> None:
+        predict(_with_reviews(settings, texts))
+
+    proof.check("a killed training ends like an unbroken one", lambda: _killed_and_resumed(proof.settings))
+    proof.stage("train", trained, profile=proof.settings.epochs / settings.epochs)
     proof.check("the saved adapter answers alike, whatever the batch", lambda: _adapter(settings))
-    proof.stage("predict", lambda: predict(settings))
-    return True, f"{counts['train']} rows, {settings.epochs} epochs"
+    proof.stage("predict", predicted)
+    return True, f"{proof.counts['train']} rows, {settings.epochs} of {proof.settings.epochs} epochs"
 
 
 def _the_other_stages(proof: Proof) -> tuple[bool, str]:
@@ -210,10 +238,6 @@ def _without_bf16(model: torch.nn.Module) -> tuple[bool, str]:
     tensors = [*model.parameters(), *model.buffers()]
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
     return not CUDA or "bfloat16" not in kinds, ", ".join(kinds)
-
-
-def REVIEWS() -> list[str]:  # noqa: N802
-    return synthetic.reviews(64)
 
 
 def _exact(question, texts: list[str]) -> tuple[bool, str]:
@@ -267,13 +291,13 @@ def _scarce() -> Iterator[None]:
         yield
 
 
-def _killed_and_resumed(settings: Settings, counts: dict[str, int]) -> tuple[bool, str]:
-    """SIGKILL after the first checkpoint; the history and the weights of the resumed training and an unbroken one."""
+def _killed_and_resumed(settings: Settings) -> tuple[bool, str]:
+    """SIGKILL after the first checkpoint; history and weights of the resumed training and of an unbroken one."""
     found = []
     for name in ("killed", "unbroken"):
-        one = replace(settings, run=name)
+        one = replace(settings, run=name, epochs=2, accumulation=2)
         begin(one)
-        _write_split(one, min(320, counts["train"]))
+        _write_split(one, 256 if CUDA else 64)
         if name == "killed":
             code = f"from sirius_helpers import runs, training; training.train(runs.settings_of({str(one.folder)!r}))"
             process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -287,7 +311,8 @@ def _killed_and_resumed(settings: Settings, counts: dict[str, int]) -> tuple[boo
         found.append((history[["train_loss", "validation_loss"]].to_numpy(dtype=float), weights))
     (one, first), (other, second) = found
     worst = max(float((first[name] - second[name]).abs().max()) for name in first)
-    return bool(np.allclose(one, other, atol=0.02)), f"weights differ by {worst:.2g}, losses by {np.abs(one - other).max():.2g}"
+    apart = np.abs(one - other).max()
+    return bool(apart < 0.02), f"weights differ by {worst:.2g}, losses by {apart:.2g}"
 
 
 def _adapter(settings: Settings) -> tuple[bool, str]:
@@ -331,11 +356,23 @@ def _settings(folder: Path, device: str, counts: dict[str, int]) -> Settings:
         weights = spec.weights if CUDA or spec.weights != "fp16" else "bf16"  # a CPU lacks half of fp16's kernels
         path = synthetic.checkpoint(folder / role, config, 4 * GIB, torch.bfloat16)
         values[role] = ModelSpec(str(path), weights=weights, chat=spec.chat)
-    (folder / "data").mkdir()
-    (folder / "data" / "categories.toml").write_bytes((PROJECT / "data" / "categories.toml").read_bytes())
-    for name, stage in (("train", "label"), ("test", "predict")):
-        pd.DataFrame({"text": synthetic.reviews(counts[stage])}).to_csv(folder / "data" / f"{name}.csv", index=False)
+    _write_reviews(folder / "data", counts["label"], counts["predict"])
     return Settings(**values, profile_reason="proof")
+
+
+def _with_reviews(settings: Settings, count: int) -> Settings:
+    """The same run on so many reviews to label and to classify."""
+    folder = settings.data.with_name(f"data-{count}")
+    if not folder.exists():
+        _write_reviews(folder, count, count)
+    return replace(settings, data=folder)
+
+
+def _write_reviews(folder: Path, train: int, test: int) -> None:
+    folder.mkdir()
+    (folder / "categories.toml").write_bytes((PROJECT / "data" / "categories.toml").read_bytes())
+    for name, count in (("train", train), ("test", test)):
+        pd.DataFrame({"text": synthetic.reviews(count)}).to_csv(folder / f"{name}.csv", index=False)
 
 
 def _ready_labels(proof: Proof) -> Path:
@@ -378,19 +415,21 @@ def report(proof: Proof, took: float) -> str:
             versions.append(f"{name} none")
     lines = [
         f"{device}; Python {platform.python_version()}, {', '.join(versions)}. Matrix product "
-        f"{proof.rates[0] / 1e12:.3g} TFLOP/s in {str(proof.dtype).removeprefix('torch.')}, copy "
-        f"{proof.rates[1] / 1e9:.4g} GB/s. The whole proof took {took:.0f} s.",
+        f"{proof.rates.half / 1e12:.3g} TFLOP/s in {str(proof.dtype).removeprefix('torch.')}, copy "
+        f"{proof.rates.memory / 1e9:.4g} GB/s. The whole proof took {took:.0f} s.",
         "",
-        "| stage | texts | seconds | loading, s | GPU memory, GiB (reserved) | host, GiB | GPU busy | of the matrix rate "
-        "| of the copy rate | T4: floor, s | T4: projected, s |",
+        "| stage | texts | seconds | loading, s | GPU memory, GiB (reserved) | host's own, GiB | of the matrix "
+        "rate | of the copy rate | GPU busy, s | counted here, s | counted on a T4, s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in proof.stages:
         lines.append(
             f"| {row['stage']} | {row['texts']:,} | {row['seconds']:.1f} | {row['loading']:.1f} | {row['GPU']:.2f} "
-            f"({row['reserved']:.2f}) | {row['host']:.2f} | {row['busy']:.0%} | {row['flops']:.1%} | {row['moved']:.1%} "
-            f"| {row['floor']:.0f} | {row['T4']:.0f} |"
+            f"({row['reserved']:.2f}) | {row['host']:.2f} | {row['flops']:.1%} | {row['moved']:.1%} | "
+            f"{row['busy'] * row['seconds']:.1f} | {row['counted here']:.1f} | {row['T4']:.0f} |".replace("nan", "–")
         )
+    scaled = [f"{row['stage']} {row['profile']:.0f} s" for row in proof.stages if row["profile"] > row["seconds"]]
+    lines += ["", f"The last column is for the whole profile ({', '.join(scaled)} here)."] if scaled else []
     lines += ["", "| check | outcome | |", "|---|---|---|"]
     lines += [f"| {what} | {'holds' if good else '**fails**'} | {told} |" for what, good, told in proof.checks]
     return "\n".join(lines) + "\n"

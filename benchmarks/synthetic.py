@@ -127,7 +127,12 @@ def _shards(shapes: dict[str, torch.Size], limit: int, itemsize: int) -> Iterato
 
 
 def _random(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-    """Norms are ones, biases noughts, matrices small noise; a repeated stretch of it, because drawing takes long."""
+    """Norms are ones, biases noughts, matrices small noise; a repeated stretch of it, because drawing takes long.
+
+    A decoder's last norm is larger, so that some tokens are far likelier than others, as in a trained model.
+    """
+    if name == "model.norm.weight":
+        return torch.full(shape, 12.0, dtype=dtype)
     if len(shape) == 1:
         return torch.full(shape, float("norm" in name.lower() and name.endswith("weight")), dtype=dtype)
     noise = (torch.randn(1_000_003) * 0.02).to(dtype)

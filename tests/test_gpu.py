@@ -1,17 +1,18 @@
-"""The budget's own arithmetic, and its run in small size."""
+"""The proof's own arithmetic, and its run in small size."""
 
 import sys
 
 import pytest
 import torch
 
+from sirius_helpers.loaders import causal_lm
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.settings import PROJECT
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
+import gpu
 import synthetic
-import t4_budget
-import t4_work
-from t4_work import Shape, Work
+from roofline import Counted, Rates
 
 
 @pytest.mark.parametrize("role", ["labeler", "writer", "classifier"])
@@ -20,49 +21,72 @@ def test_published_shapes_have_the_published_number_of_weights(role):
     assert sum(weight.numel() for weight in synthetic.on_meta(figures.built()).parameters()) == figures.weights
 
 
-def test_a_floor_is_the_slower_of_arithmetic_and_memory():
-    assert Work(flops=10, moved=3).floor(flops=5, bandwidth=1) == 3
-    assert Work(flops=10, moved=1).floor(flops=5, bandwidth=1) == 2
+def test_a_product_is_counted_with_its_arithmetic_its_bytes_and_the_kind_of_its_numbers():
+    one, other = torch.ones(64, 32), torch.ones(32, 16)
+    with Counted() as single:
+        one @ other
+    with Counted() as half:
+        one.half() @ other.half()
+    assert single.operations == [(2 * 64 * 32 * 16, False, 4 * (64 * 32 + 32 * 16 + 64 * 16))]
+    assert half.operations[-1] == (2 * 64 * 32 * 16, True, 2 * (64 * 32 + 32 * 16 + 64 * 16))
 
 
-def test_work_is_what_torch_counts_in_a_forward():
-    figures = synthetic.FIGURES["writer"]
-    config = figures.built(**figures.small)
-    model = synthetic.auto_class(config).from_config(config, attn_implementation="eager")
-    shape, tokens = Shape(config, "fp32"), 12
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
-        model.get_decoder()(torch.zeros(1, tokens, dtype=torch.long))
-    assert shape.read(tokens, tokens * tokens, 1).flops == pytest.approx(counter.get_total_flops(), rel=0.01)
-    held = sum(w.nbytes for n, w in model.get_decoder().named_parameters() if w.dim() == 2 and "embed" not in n)
-    assert shape.read(tokens, 0, 1).moved == held
+@pytest.mark.parametrize(
+    ("work", "moved"),
+    [
+        (lambda x: x.view(-1).unsqueeze(0).expand(7, -1), 0),  # the same memory, seen in another way
+        (lambda x: x.add_(1), 2 * 4_000),
+        (lambda x: x[:, :1].expand(-1, 10).sum(1), 4 * 100 + 4 * 100),  # what is expanded is read once
+        (lambda x: torch.nn.functional.embedding(torch.tensor([3]), x), 2 * 40),  # a row, not the table
+    ],
+)
+def test_bytes_are_those_that_an_operation_reads_or_writes(work, moved):
+    table = torch.ones(100, 10)
+    with Counted() as counted:
+        work(table)
+    assert counted.moved == moved
 
 
-def test_writing_reads_the_weights_once_for_each_step_of_a_batch():
-    figures = synthetic.FIGURES["writer"]
-    shape = Shape(figures.built(**figures.small), "bf16")
-    one, two = (t4_work.writing_work(shape, 0, [10] * n, new=5, budget=30) for n in (2, 4))
-    assert two.moved == 2 * one.moved and two.flops == 2 * one.flops
-    together = t4_work.writing_work(shape, 0, [10] * 4, new=5, budget=60)
-    assert together.flops == two.flops and together.moved < two.moved
-    shared, whole = (t4_work.writing_work(shape, n, [60 - n] * 9, new=5, budget=130) for n in (50, 0))
-    assert whole.flops > 2 * shared.flops
+def test_a_backward_pass_is_counted_too():
+    layer, rows = torch.nn.Linear(8, 8, bias=False), torch.ones(4, 8, requires_grad=True)
+    with Counted() as counted:
+        layer(rows).sum().backward()
+    assert counted.flops == 3 * 2 * 4 * 8 * 8
 
 
-def test_every_stage_of_the_t4_profile_runs_and_is_counted_in_small_size(tmp_path, capsys):
-    table = t4_budget.run(tmp_path, "cpu")
-    assert table["stage"].tolist() == ["label", "paraphrase", "judge", "train", "predict"]
-    assert (table[["loading", "seconds", "floor here", "T4 floor", "T4 projected", "host GiB"]] > 0).all().all()
-    assert table["T4 projected"].to_numpy() == pytest.approx(
-        (table["seconds"] * table["T4 floor"] / table["floor here"]).to_numpy()
-    )
-    assert "not how fast a T4 would be" in capsys.readouterr().out
+def test_each_operation_takes_as_long_as_the_slower_of_its_arithmetic_and_its_memory():
+    counted = Counted()
+    counted.operations = [(1_000, True, 10), (1_000, False, 10), (0, False, 1_000), (0, False, 1)]
+    assert counted.seconds(Rates(half=100, single=10, memory=50, kernel=1)) == 10 + 100 + 20 + 1
 
 
-def test_loading_in_nf4_never_holds_more_than_a_shard_beyond_what_is_kept(tmp_path, monkeypatch):
+def test_every_stage_runs_is_counted_and_checked_in_small_size(tmp_path, capsys):
+    proof, good = gpu.prove(tmp_path)
+    assert good, capsys.readouterr().out
+    assert [row["stage"] for row in proof.stages] == list(gpu.SMALL)
+    assert all(row[name] > 0 for row in proof.stages for name in ("seconds", "host", "flops", "moved", "T4"))
+    assert len(proof.checks) == 11
+    text = gpu.report(proof, 1.0)
+    assert all(f"| {stage} |" in text for stage in gpu.SMALL) and "fails" not in text
+
+
+def test_a_check_that_fails_stops_nothing_and_is_told(tmp_path):
+    proof = gpu.Proof.__new__(gpu.Proof)
+    proof.checks = []
+    proof.check("good", lambda: (True, "as it should"))
+    proof.check("raises", lambda: 1 / 0)
+    assert [good for _, good, _ in proof.checks] == [True, False]
+    assert "ZeroDivisionError" in proof.checks[1][2]
+
+
+def test_loading_in_nf4_never_holds_more_than_a_shard_beyond_what_is_kept(tmp_path):
     figures = synthetic.FIGURES["labeler"]
-    shape = figures.shape | figures.small | {"hidden_size": 1024, "intermediate_size": 4096}
-    monkeypatch.setitem(synthetic.FIGURES, "labeler", synthetic.Figures(figures.name, figures.config, shape, {}))
-    found = t4_budget.loader(tmp_path, layers=8, shard_bytes=160 * 2**20)
-    assert len(list((tmp_path / "seven").glob("*.safetensors"))) == 2 and found["checkpoint"] > 200 * 2**20
+    shape = figures.small | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    folder = synthetic.checkpoint(tmp_path / "model", figures.built(**shape), 160 * 2**20, torch.bfloat16)
+    shards = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    assert len(shards) == 2 and sum(shards) > 200 * 2**20
+    before = gpu.own_memory()
+    with gpu.Peak() as peak, causal_lm(ModelSpec(str(folder), weights="nf4"), "cpu"):
+        held = gpu.own_memory() - before
     # A few matrices are under way at once, in two types: some 100 MiB here, whatever the shards' size.
-    assert found["beyond what is held"] < found["largest shard"] <= 160 * 2**20 + 10_000
+    assert peak.host - before - held < max(shards) <= 160 * 2**20 + 10_000
