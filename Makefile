@@ -1,5 +1,6 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
 # make test    lint, check types and run every test
+# make test-colab, make test-floor   every test on Colab's versions, on the oldest ones: constraints-*.txt
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
@@ -16,13 +17,16 @@ LABELS  ?=
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lint look soak bench gpu clean
+.PHONY: run test test-colab test-floor lint look soak bench gpu clean
 
 run: $(READY)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-colab test-floor: test-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -50,5 +54,13 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,dev]"
 	@touch $@
 
+# A list of its own goes before constraints.txt, whose other lines stay.
+.venv-%/.ready: constraints-%.txt requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	awk '{ name = tolower($$1); sub(/=.*/, "", name); gsub(/_/, "-", name) } NR == FNR { own[name] } NR == FNR || !(name in own)' \
+		constraints-$*.txt constraints.txt > .venv-$*/constraints.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-$*/constraints.txt -e ".[cpu,notebook,dev]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-colab .venv-floor

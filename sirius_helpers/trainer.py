@@ -36,6 +36,9 @@ from .settings import Settings, compute_dtype
 from .splitting import TRAIN, VALIDATION
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
+GROUPED: Json = {"train_sampling_strategy": "group_by_length"}  # texts of like lengths share a batch
+if not hasattr(TrainingArguments, "train_sampling_strategy"):
+    GROUPED = {"group_by_length": True}  # its name before transformers 5.2
 SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
 
 
@@ -47,12 +50,15 @@ def class_weights(categories: pd.Series, labels: list[str], power: float) -> tor
 
 
 def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """The mean cross-entropy of a model's outputs, as the Trainer calls it, on the device where they lie."""
+    """A batch's share of the mean cross-entropy over a step's rows, as the Trainer calls it, where the outputs lie.
+
+    The Trainer adds up what the accumulated batches of a step give.
+    """
     entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing)
 
-    def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: object = None) -> torch.Tensor:
+    def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
-        return mean
+        return mean * len(target) / num_items_in_batch
 
     return loss
 
@@ -86,10 +92,9 @@ def new_trainer(
         per_device_train_batch_size=settings.batch_size // processes.count(),
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
-        average_tokens_across_devices=False,  # our loss is the mean of a process's batch, not a share of a sum
         weight_decay=settings.weight_decay,
         warmup_steps=round(settings.warmup_share * steps),
-        train_sampling_strategy="group_by_length",
+        **GROUPED,
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
@@ -117,7 +122,6 @@ def new_trainer(
         compute_metrics=scores,
         callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
     )
-    trainer.loss_is_scaled_for_ga = False  # ours is a mean over its batch: accumulated ones are to be averaged
     trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
     return trainer
 

@@ -1,9 +1,16 @@
+import ast
 import importlib
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from sirius_helpers import installing
+from sirius_helpers.settings import PROJECT
 
 
 @pytest.fixture
@@ -44,3 +51,42 @@ def test_the_cell_ends_with_the_words_to_restart(package, monkeypatch, tmp_path)
     monkeypatch.setattr(installing, "_pip", lambda *_: package("2.0"))
     with pytest.raises(SystemExit, match="mypack was in use when it was upgraded. Restart the runtime"):
         installing.install(tmp_path)
+
+
+def required(lines):
+    """Package -> requirement, of the lines that hold one."""
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(one.name): one for one in found}
+
+
+def lines_of(name):
+    return (PROJECT / name).read_text().splitlines()
+
+
+EXTRAS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+BROUGHT = {  # by the extras `notebook` (and Colab) and `scaleout`, and by transformers
+    *("ipywidgets", "nbclient", "nbconvert", "nbformat", "traitlets"),
+    *("fsspec", "pyarrow"),
+    "packaging",
+}
+
+
+def test_every_package_that_is_imported_is_required():
+    imported = set()
+    for path in (PROJECT / "sirius_helpers").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    homes = packages_distributions()
+    packages = {canonicalize_name(homes[name][0]) for name in imported & set(homes)} - {"sirius-helpers"}
+    wanted = set(required(lines_of("requirements.txt") + sum(EXTRAS.values(), []))) | BROUGHT
+    assert len(packages) > 20 and packages <= wanted
+
+
+def test_the_oldest_versions_that_are_tested_are_the_floors_of_what_is_required():
+    tested = required(lines_of("constraints-floor.txt"))
+    for name, one in required(lines_of("requirements.txt") + EXTRAS["cpu"] + EXTRAS["scaleout"]).items():
+        for floor in (Version(part.version) for part in one.specifier if part.operator == ">="):
+            assert tested[name].specifier.contains(floor), name
