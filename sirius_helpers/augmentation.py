@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pandas as pd
 
-from .candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of
+from .candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
 from .categories import read_categories
 from .errors import UserError
 from .journal import Journal, fingerprint, read_records
@@ -59,6 +59,7 @@ def augment(settings: Settings) -> pd.DataFrame:
             if len(current) < len(journal.records) or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
+        stop_if_hopeless(wanted, kept, refused, settings)
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
             with (
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),

@@ -18,6 +18,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from .batching import Batcher, progress
+from .errors import UserError
 from .filters import bare, cleaned, first_reason, word_runs
 from .generation import Sampler
 from .journal import Journal
@@ -31,6 +32,7 @@ from .settings import Settings
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
 ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"
+HOPELESS = 100  # attempts without one accepted text: with 95 % certainty fewer than 3 in 100 would ever be
 
 
 class Writer:
@@ -82,6 +84,7 @@ def fill(
 ) -> None:
     """Rounds over everything still open, until the quota is filled or each item had its attempts.
 
+    A writer of which nothing is accepted is stopped after a round (`stop_if_hopeless`).
     A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
     batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
     one is an earlier try of a kept text (`refused` was emptied) and is now accepted, a person had rejected it.
@@ -96,6 +99,7 @@ def fill(
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
         for attempt in count():
+            stop_if_hopeless(wanted, kept, refused, settings)
             allowed = attempts_allowed(kept, refused, settings.max_attempts)
             todo = [item for item in wanted if attempt < allowed(item)]
             if not todo:
@@ -131,6 +135,26 @@ def fill(
         bar.refresh()
     if len(kept.records) < len(wanted):
         print(f"augment: {len(kept.records)} of {len(wanted)} texts; for the others every attempt was refused.")
+
+
+def stop_if_hopeless(wanted: list[Wanted], kept: Journal, refused: Journal, settings: Settings) -> None:
+    """UserError, with the commonest reason and a sample, where whole rounds of 100 attempts or more gave no text.
+
+    It follows from the records alone, and of them from whole rounds: a run that was killed and goes on stops where an
+    unbroken one does, and one that is begun again unchanged stops before a model is loaded. Fewer attempts say little.
+    """
+    reasons, tries = Counter(r["reason"] for r in refused.records), Counter(map(key_of, refused.records))
+    rounds = min((tries[item.key] for item in wanted), default=0)
+    if kept.records or reasons[BY_HAND] or rounds * len(wanted) < HOPELESS:
+        return
+    reason, times = reasons.most_common(1)[0]
+    sample = next(r for r in refused.records if r["reason"] == reason)
+    raise UserError(
+        f"augment: none of the {len(refused.records)} texts that {settings.writer.name} wrote was accepted. The "
+        f"commonest reason ({times / len(refused.records):.0%}): {reason}, as {sample['text'][:80]!r} for "
+        f"{sample['original'][:80]!r}. Choose another writer or prompt, or change what refuses them; MAX_SYNTHETIC=0 "
+        f"goes on without synthetic reviews. What was written is kept in {refused.path}."
+    )
 
 
 def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:

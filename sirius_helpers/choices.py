@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from .batching import Batcher
 from .choice_tokens import AnswerTree, lay_out
-from .errors import UserError
+from .errors import UserError, not_finite
 from .kinds import OnBatch, Prompt, Tokenizer
 from .prompt_tokens import PromptTokens, encode
 
@@ -121,10 +121,7 @@ class ClosedQuestion:
         found = logits.numpy()
         rows = np.stack([found[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
         if not np.isfinite(rows).all():
-            raise UserError(
-                f"the model's scores are not finite: {self.model.dtype} overflows, as Qwen2 can in fp16. "
-                "Load it in bf16 or fp32 (nf4 weights: with that compute dtype)."
-            )
+            raise not_finite(self.model)
         return rows
 
     def _read_prefix(self) -> Cache:

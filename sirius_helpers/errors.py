@@ -15,6 +15,12 @@ class UserError(Exception):
         return [f"Error: {self}"]
 
 
+def not_finite(model: object) -> UserError:
+    """The error for scores that are no numbers; `loaders.causal_lm` leaves with the model what to do about it."""
+    advice = getattr(model, "if_not_finite", lambda: "the model's scores are not finite. Load it in fp32.")
+    return UserError(advice())
+
+
 def command(main: Callable[[list[str] | None], None]) -> Callable[..., int]:
     """A command's `main`; returns the exit code: 0 when all is done, 2 with one line on stderr otherwise."""
 

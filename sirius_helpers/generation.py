@@ -12,8 +12,9 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from .errors import not_finite
 from .kinds import Prompt, Tokenizer
 
 LIKELIEST = 1024  # tokens looked at before all of them are
@@ -25,33 +26,46 @@ class SeededTopP(LogitsProcessor):
     `do_sample` draws the whole batch from one stream, so a row's text depends on its neighbours; here it depends on
     its own seed, and a batch can be cut differently without changing what is sampled. The drawn token is left as the
     only finite score: the maximum of scores with Gumbel noise is a sample (the Gumbel-max trick).
+    Scores that are not finite are a UserError, but not behind one of the `ends`, where a row's text is over.
+
+    Sorting 262,144 scores a row took most of the time of a step, so a few are looked at first, which nearly always
+    hold the whole nucleus; in rows where they don't, all are. Either way a row uses up as many random numbers.
     """
 
-    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
-        self.temperature, self.top_p = temperature, top_p
+    def __init__(
+        self,
+        temperature: float,
+        top_p: float,
+        seeds: Sequence[int],
+        ends: Sequence[int] = (),
+        model: PreTrainedModel | None = None,
+    ) -> None:
+        self.temperature, self.top_p, self.model = temperature, top_p, model
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.ends, self.over = torch.tensor(ends, dtype=torch.long), torch.zeros(len(seeds), dtype=torch.bool)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores, (rows, vocabulary), where all but the drawn token are minus infinity."""
-        scaled = scores.float() / self.temperature
-        logits, tokens = self._nucleus(scaled.log_softmax(-1))
-        noise = torch.stack([torch.rand(logits.shape[1], generator=generator) for generator in self.generators])
-        noise = noise.clamp_(1e-20).to(scores.device)
-        best = (logits - torch.log(-torch.log(noise))).argmax(-1, keepdim=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.gather(1, best), 0)
+        log_probs = (scores.float() / self.temperature).log_softmax(-1)
+        likeliest, tokens = log_probs.topk(min(LIKELIEST, log_probs.shape[1]))
+        if not likeliest[:, 0].cpu()[~self.over].isfinite().all():
+            raise not_finite(self.model)
+        wide = likeliest.exp().sum(-1).cpu() < self.top_p
+        all_of = [(row, self.generators[row].clone_state()) for row in wide.nonzero().flatten().tolist()]
+        drawn = self._draw(likeliest, tokens, self.generators)
+        for row, generator in all_of:
+            drawn[row] = self._draw(*log_probs[row : row + 1].sort(descending=True), [generator])[0]
+        self.over |= torch.isin(drawn[:, 0].cpu(), self.ends)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0)
 
-    def _nucleus(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The likeliest tokens, in order, and their log-probabilities; -inf behind the first that make up top-p.
-
-        Sorting 262,144 scores a row took most of the time of a step, so a few are looked at first, which nearly
-        always hold the whole nucleus; where they don't, all are.
-        """
-        for size in (min(LIKELIEST, log_probs.shape[1]), log_probs.shape[1]):
-            logits, tokens = log_probs.topk(size)
-            before = logits.exp().cumsum(-1) - logits.exp()  # probability of all likelier tokens
-            if ((before + logits.exp())[:, -1] >= self.top_p).all():
-                break
-        return logits.masked_fill(before >= self.top_p, -torch.inf), tokens
+    def _draw(
+        self, log_probs: torch.Tensor, tokens: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """A token of each row, (rows, 1), among the first ones that make up top-p; `log_probs` come in order."""
+        before = log_probs.exp().cumsum(-1) - log_probs.exp()  # probability of all likelier tokens
+        noise = torch.stack([torch.rand(log_probs.shape[1], generator=generator) for generator in generators])
+        gumbel = -torch.log(-torch.log(noise.clamp_(1e-20).to(log_probs.device)))
+        return tokens.gather(1, log_probs.where(before < self.top_p, -torch.inf).add(gumbel).argmax(-1, keepdim=True))
 
 
 class Sampler:
@@ -75,6 +89,9 @@ class Sampler:
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.stop = stop
         self.end_ids = sorted(_end_ids(model, tokenizer, stop))
+        # `generate` fills in from here whatever it isn't told, be it a penalty, forced tokens or a kind of cache:
+        # of the model's own file only the end tokens stay in force.
+        model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
         self.window = getattr(model.config.get_text_config(), "sliding_window", None)
         self.prefix_cache: DynamicCache | None = None
 
@@ -95,15 +112,15 @@ class Sampler:
             ids,
             attention_mask=seen,
             past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,
-            do_sample=False,  # the only finite score is the sample
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([SeededTopP(self.temperature, self.top_p, seeds)]),
+            generation_config=GenerationConfig(
+                do_sample=False,  # the only finite score is the sample
+                max_new_tokens=self.max_new_tokens,
+                eos_token_id=self.end_ids,
+                pad_token_id=self.tokenizer.pad_token_id,
+            ),
+            logits_processor=LogitsProcessorList(
+                [SeededTopP(self.temperature, self.top_p, seeds, self.end_ids, self.model)]
+            ),
         )
         texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.split(self.stop)[0].strip() if self.stop else text.strip() for text in texts]

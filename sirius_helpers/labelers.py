@@ -38,7 +38,7 @@ class Labeler(Protocol):
 def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
     """The labeler that the settings ask for, its model in memory until the block ends."""
     if settings.labeler_kind == "llm":
-        with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
+        with causal_lm(settings.labeler, settings.device, "labeler") as (model, tokenizer):
             yield LlmLabeler(taxonomy, model, tokenizer, settings)
     else:
         need_examples(taxonomy, settings.data)

@@ -13,6 +13,8 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -37,13 +39,19 @@ from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .server import Server
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
+PACKED = ("nf4", "nf4-fp32")
 _NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
 @contextmanager
-def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel | Server, Tokenizer]]:
-    """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it."""
+def causal_lm(
+    spec: ModelSpec, device: str, role: str = "writer"
+) -> Iterator[tuple[PreTrainedModel | Server, Tokenizer]]:
+    """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it.
+
+    Where its scores turn out not to be finite, the error names the setting of its `role` that mends it.
+    """
     if spec.server:
         yield Server(spec), load_tokenizer(spec)
         return
@@ -51,6 +59,7 @@ def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel | 
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        vars(model)["if_not_finite"] = partial(_if_not_finite, spec, device, role)
         yield model, tokenizer
 
 
@@ -87,11 +96,11 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
     options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
-    if spec.weights == "nf4":
+    if spec.weights in PACKED:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    if device == "cuda" or spec.weights == "nf4":
+    if device == "cuda" or spec.weights in PACKED:
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM)):
@@ -128,11 +137,26 @@ def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     model.tie_weights()  # before transformers 5.2 they are not tied on the meta device
     # Tied weights count once.
     size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)
-    if spec.weights == "nf4":
+    if spec.weights in PACKED:
         head = model.get_output_embeddings()
         packed = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         size |= dict.fromkeys(packed, 0.5 + 4 / 64)  # half a byte, and an fp32 scale for each block of 64
     return round(sum(p.numel() * bytes_each for p, bytes_each in size.items()))
+
+
+def _if_not_finite(spec: ModelSpec, device: str, role: str) -> str:
+    """What to do where a model's scores are not finite; only fp16 is too narrow for a sound model."""
+    said = f"{role} {spec.name} ({spec.weights}): its scores are not finite"
+    if plain_dtype(spec, device) != torch.float16:
+        return f"{said}. Its weights are damaged or hold no trained model; load them again or choose another model."
+    wider = replace(spec, weights="nf4-fp32" if spec.weights in PACKED else "fp32")
+    now, then = (weight_bytes(AutoModelForCausalLM, one, device) / 2**30 for one in (spec, wider))
+    defaults = vars(ModelSpec(""))
+    values = {name: value for name, value in vars(wider).items() if name == "weights" or value != defaults[name]}
+    return (
+        f"{said}: fp16 overflows, as Qwen2's can. Compute in fp32, which is slower and takes {then:.1f} GiB for the "
+        f"weights instead of {now:.1f}; in the settings: CHANGES = {{{role!r}: {values!r}}}"
+    )
 
 
 def free_bytes(device: str) -> int:

@@ -21,7 +21,8 @@ class ModelSpec:
     """A model by name and how to hold it in memory."""
 
     name: str  # hub id, local folder, or one of the embedded names above
-    weights: Literal["nf4", "fp16", "bf16", "fp32"] = "fp32"  # how they lie in memory
+    # How they lie in memory, and the arithmetic; nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
+    weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
     revision: str | None = None  # hub commit to pin; the commit really used is recorded in run.json

@@ -33,6 +33,8 @@ TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue includ
 TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses
 PAUSE = 0.5  # seconds
 BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the others nothing
+# vLLM takes what a request leaves open from the model's own generation_config.json.
+NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
 
 T = TypeVar("T")
@@ -50,7 +52,7 @@ class Server:
 
     def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
-        body = {"model": self.name, "prompt": list(prompt), **options}
+        body = {"model": self.name, "prompt": list(prompt), **NEUTRAL, **options}
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(PAUSE * 2 ** (attempt - 1))

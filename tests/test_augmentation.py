@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -155,6 +156,73 @@ def test_a_second_run_asks_the_model_nothing(ready, writer):
     FakeWriter.calls.clear()
     pd.testing.assert_frame_equal(augment(ready), first)
     assert FakeWriter.calls == []
+
+
+def hopeless_texts(original, seed):
+    return "[вставьте сюда\nтовар]" if seed % 5 else original
+
+
+def test_a_writer_that_never_succeeds_is_stopped_with_the_commonest_reason_and_a_sample(ready, writer):
+    writer.answers = staticmethod(hopeless_texts)
+    six = change(ready, max_synthetic=6, max_attempts=100)
+    with pytest.raises(UserError) as error:
+        augment(six)
+    said = str(error.value)
+    assert "none of the 102 texts that" in said and re.search(r"\((7|8)\d%\): placeholder, as '\[вставьте сюда", said)
+    assert "for 'отзыв 0 о посуда'" in said and "\n" not in said
+    assert len(read_records(Run(six.folder).path("rejected.jsonl"))) == 102 and len(FakeWriter.calls) == 17
+
+
+def test_a_stopped_writer_is_stopped_again_before_a_model_is_loaded_and_other_settings_go_on(
+    ready, writer, monkeypatch
+):
+    writer.answers = staticmethod(hopeless_texts)
+    six = change(ready, max_synthetic=6, max_attempts=100)
+    with pytest.raises(UserError) as first:
+        augment(six)
+    with monkeypatch.context() as patched, pytest.raises(UserError) as again:
+        patched.setattr(augmentation, "causal_lm", lambda *_: pytest.fail("was loaded"))
+        augment(six)
+    assert str(again.value) == str(first.value)
+    assert augment(change(ready, max_synthetic=0)).empty
+    writer.answers = FakeWriter.answers
+    assert len(augment(change(six, temperature=0.7))) == 6
+
+
+def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(ready, writer):
+    writer.answers = staticmethod(hopeless_texts)
+    small = change(ready, tokens_per_batch=500, max_attempts=100)
+    with pytest.raises(UserError) as unbroken:
+        augment(small)
+    run, batches = Run(small.folder), len(FakeWriter.calls)
+    whole = run.path("rejected.jsonl").read_bytes()
+    assert batches == 3 * 10
+    for stop in (1, 2, batches // 2, batches - 1):
+        run.path("rejected.jsonl").unlink()
+        FakeWriter.calls.clear()
+        writer.stop_after = stop
+        with pytest.raises(KeyboardInterrupt):
+            augment(small)
+        writer.stop_after = None
+        with pytest.raises(UserError) as error:
+            augment(small)
+        assert str(error.value) == str(unbroken.value) and len(FakeWriter.calls) == batches
+        assert run.path("rejected.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_weak_writer_that_succeeded_once_has_all_its_attempts(ready, writer, by_hand):
+    once = iter([True])
+    writer.answers = staticmethod(
+        lambda original, seed: f"другой {seed}" if next(once, None) else hopeless_texts(original, seed)
+    )
+    writer.opinion = staticmethod(lambda text: 1.0)
+    weak = change(ready, max_attempts=12)
+    kept = augment(weak)
+    if by_hand:
+        reject(weak, *kept["id"])
+    assert len(augment(weak)) == 1 - by_hand
+    assert len(read_refused(Run(weak.folder))) >= 10 * 12
 
 
 def test_an_interrupted_run_continues_to_the_same_result(ready, writer, tmp_path):

@@ -571,7 +571,7 @@ def test_one_text_that_does_not_fit_is_a_clear_error(case):
 def test_scores_that_are_not_finite_are_an_error_and_are_not_reported(reading, broken):
     case = chat()
     case.model.model.norm.weight.data[0] = broken
-    with pytest.raises(UserError, match=r"not finite: torch.float32 overflows.*Load it in bf16 or fp32"):
+    with pytest.raises(UserError, match="scores are not finite"):
         case.question(reading=reading).log_probs(["Сапоги"], lambda *_: pytest.fail("reported"))
 
 

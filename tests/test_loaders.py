@@ -1,4 +1,5 @@
 import gc
+import re
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
-from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, release, weight_bytes
+from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, plain_dtype, release, weight_bytes
 from sirius_helpers.models import ModelSpec
 
 
@@ -27,11 +28,12 @@ def bytes_held(model):
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
-def test_nf4_weights_take_a_fraction_and_still_give_finite_scores(qwen):
+@pytest.mark.parametrize("weights", ["nf4", "nf4-fp32"])
+def test_nf4_weights_take_a_fraction_and_still_give_finite_scores(qwen, weights):
     with causal_lm(ModelSpec(qwen), "cpu") as (model, tokenizer):
         full = model.model.layers[0].mlp.up_proj.weight
         full_bytes = full.nbytes
-    with causal_lm(ModelSpec(qwen, weights="nf4"), "cpu") as (model, tokenizer):
+    with causal_lm(ModelSpec(qwen, weights=weights), "cpu") as (model, tokenizer):
         layer = model.model.layers[0].mlp.up_proj
         assert type(layer).__name__ == "Linear4bit" and layer.weight.quant_state.quant_type == "nf4"
         assert layer.weight.nbytes * 8 == full_bytes
@@ -96,11 +98,13 @@ def test_pickled_weights_are_refused(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("weights", "gib"), [("nf4", 5.449), ("fp16", 14.185), ("fp32", 28.370)])
+SEVEN_B = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
+SEVEN_B |= {"num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize(("weights", "gib"), [("nf4", 5.449), ("nf4-fp32", 7.480), ("fp16", 14.185), ("fp32", 28.370)])
 def test_the_need_of_a_7b_model_is_known_from_its_config_alone(tmp_path, weights, gib):
-    shape = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
-    heads = {"num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False}
-    Qwen2Config(**shape, **heads).save_pretrained(tmp_path)
+    Qwen2Config(**SEVEN_B).save_pretrained(tmp_path)
     needed = weight_bytes(AutoModelForCausalLM, ModelSpec(str(tmp_path), weights=weights), "cuda")
     assert needed / 2**30 == pytest.approx(gib, abs=0.001)
 
@@ -113,6 +117,20 @@ def test_the_computed_need_is_what_the_loaded_weights_take(tmp_path, make, weigh
         held = {p.data_ptr(): p.nbytes for p in model.parameters()}  # tied weights lie in one place
         scales = [p.quant_state.absmax.nbytes for p in model.parameters() if hasattr(p, "quant_state")]
         assert weight_bytes(AutoModelForCausalLM, spec, "cpu") == sum(held.values()) + sum(scales)
+
+
+@pytest.mark.parametrize(
+    ("weights", "mended", "cost"),
+    [("nf4", "nf4-fp32", r"7\.5 GiB .* instead of 5\.4"), ("fp16", "fp32", r"28\.4 GiB .* instead of 14\.2")],
+)
+def test_what_mends_an_overflow_on_a_gpu_is_a_setting_and_its_cost_is_said(tmp_path, weights, mended, cost):
+    Qwen2Config(**SEVEN_B).save_pretrained(tmp_path)
+    spec = ModelSpec(str(tmp_path), weights=weights, chat=True, revision="abc")
+    said = loaders._if_not_finite(spec, "cuda", "labeler")
+    values = {"name": str(tmp_path), "weights": mended, "chat": True, "revision": "abc"}
+    assert re.search(cost, said) and said.endswith(f"CHANGES = {{'labeler': {values}}}")
+    assert plain_dtype(spec, "cuda") == torch.float16
+    assert plain_dtype(ModelSpec(**values), "cuda") == torch.float32
 
 
 def test_a_model_larger_than_the_free_memory_is_refused_before_its_weights_are_read(monkeypatch, qwen):

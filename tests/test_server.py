@@ -22,7 +22,7 @@ from sirius_helpers.labeling import label
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.runs import Run, begin
-from sirius_helpers.server import Server, ServerQuestion
+from sirius_helpers.server import Server, ServerQuestion, ServerSampler
 from sirius_helpers.settings import PROJECT, Settings
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
@@ -105,6 +105,18 @@ def test_a_served_model_gives_the_probabilities_of_the_same_model_in_memory(dial
     with serving(Scripted(model, dialect)) as address:
         found = ServerQuestion(Server(spec(address)), *framed, **options).log_probs(TEXTS)
     assert np.exp(expected).sum(1) == pytest.approx(1) and found == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_request_leaves_room_for_the_models_own_sampling():
+    model, tokenizer = tiny_qwen2()
+    scripted = Scripted(model)
+    with serving(scripted) as address:
+        server = Server(spec(address))
+        ServerQuestion(server, tokenizer, "Отзыв: ", "\nТовар:", ANSWERS, end="\n").log_probs(["Сапоги"])
+        ServerSampler(server, tokenizer, [], temperature=0.8, top_p=0.9, max_new_tokens=2)([(0, [1, 2])], [1])
+    own = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # what vLLM would take from the model's file
+    said = {tuple(body.get(name) for name in own) for body in scripted.asked}
+    assert said == {(1.0, 1.0, -1, 0.0, 1.0), (0.8, 0.9, -1, 0.0, 1.0)}
 
 
 def test_a_busy_server_is_asked_again_and_a_refusal_is_said_at_once():
