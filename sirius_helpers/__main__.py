@@ -31,6 +31,7 @@ from .forms import fill_form
 from .inputs import check_inputs
 from .journal import write_atomically, writing
 from .locks import held_with_children
+from .runs import pinned
 from .settings import PROJECT, settings_for
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
@@ -51,6 +52,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
     settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
+    pinned(settings)
     target = settings.folder / "notebook.ipynb"
     fields = {
         "DATA": str(settings.data),

@@ -25,11 +25,11 @@ from .judging import control_file, read_control
 from .kinds import Json, JsonView
 from .labelers import opinion_identity, second_look
 from .labeling import review
-from .loaders import causal_lm, loaded_revision
+from .loaders import causal_lm
 from .locks import held
 from .prompts import template_for
 from .quotas import Wanted, plan
-from .runs import Run, digest
+from .runs import Run, digest, pinned
 from .settings import Settings
 from .tables import records_of
 
@@ -38,7 +38,7 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
-    run = Run(settings.folder)
+    run, settings = Run(settings.folder), _pinned(settings)
     labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
     writer_mark = fingerprint("augment", *_identity(settings))
@@ -70,7 +70,7 @@ def augment(settings: Settings) -> pd.DataFrame:
                     texts = read_control(settings.data)
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
-        facts["revision"] = loaded_revision(settings.writer)
+        facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 
 
@@ -123,7 +123,7 @@ def keep(settings: Settings, *ids: str) -> pd.DataFrame:
 @contextmanager
 def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
     """The kept and the refused texts for a person's choice, while no stage is at work on them."""
-    run, mark = Run(settings.folder), fingerprint("augment", *_identity(settings))
+    run, mark = Run(settings.folder), fingerprint("augment", *_identity(_pinned(settings)))
     with held(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
@@ -164,6 +164,10 @@ def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attem
     allowed = attempts_allowed(kept, refused, max_attempts)
     tries = Counter(map(key_of, kept.records + refused.records))
     return sum(tries[item.key] < allowed(item) for item in wanted)
+
+
+def _pinned(settings: Settings) -> Settings:
+    return pinned(settings, "writer", *["labeler"] * settings.category_check)
 
 
 def _identity(settings: Settings) -> list[object]:

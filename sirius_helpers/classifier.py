@@ -27,7 +27,7 @@ from .batching import Batcher
 from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .kinds import Json, Tokenizer
-from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
+from .loaders import load_model, load_tokenizer, quiet, release
 from .models import ModelSpec
 from .settings import Settings, compute_dtype
 
@@ -83,12 +83,11 @@ def save(
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
-    base = settings.classifier
     facts = {
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
         "temperature": temperature,
-        "base": vars(base) | {"revision": loaded_revision(base) or base.revision},
+        "base": vars(settings.classifier),
         "max_tokens": settings.max_tokens,
     }
     (folder / "config.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2), encoding="utf-8")

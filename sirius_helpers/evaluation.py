@@ -26,7 +26,7 @@ from .label_noise import doubtful_labels
 from .leaks import near_duplicates, repeating
 from .model_card import model_card
 from .reviews import normalised, read_labelled, write_csv
-from .runs import Run, digest
+from .runs import Run, digest, pinned
 from .scoring import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .settings import Settings
 from .splitting import PARTS, TEST, read_split
@@ -39,7 +39,7 @@ WORDS = ("id", "text", "category", "predicted", "suggested")
 
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
-    run = Run(settings.folder)
+    run, settings = Run(settings.folder), pinned(settings, "classifier")
     inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
     human_path = settings.data / "human_labels.csv"
     names = by_any_name(read_categories(settings.data)) if human_path.exists() else None

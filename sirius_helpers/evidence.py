@@ -1,6 +1,6 @@
 """What each stage cost and left behind, and the way to run it alone: lines and tables below a stage's results.
 
-Reads run.json; loads no model.
+Reads run.json, of models the hub's listings and configurations; loads no model.
 
     stage(run, "label")
 """
@@ -10,14 +10,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from transformers import AutoModel, AutoModelForCausalLM
 
+from . import hub
 from .hypertext import Html, note, table
 from .kinds import Json
-from .runs import Run
+from .loaders import check_fits
+from .runs import Run, hub_roles
+from .settings import Settings
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
 REFERENCE = {"label": 8_672.0 / 1_818, "predict": 256.0 / 7_276}  # seconds a review
 HOW_ALONE = "Alone: the cells under Install and Settings, then this stage's. Delete a file to have it made anew."
+
+
+def hub_models(settings: Settings) -> dict[str, str]:
+    """Of each hub model its commit, its download and its need of memory, and the disk's room; of pinned settings.
+
+    UserError where memory does not hold a model that a stage waits for.
+    """
+    rows, missing, size = {}, 0, hub.size
+    for role, awaited in hub_roles(settings).items():
+        spec, name = getattr(settings, role), f"{role}, from the hub"
+        rows[name] = f"commit {spec.revision}"
+        if awaited:
+            source = hub.source_of(spec)
+            missing += source.missing
+            rows[name] += f"; {size(sum(source.files.values()))}, to download: {size(source.missing)}"
+        if awaited and not spec.server:
+            writes = role == "writer" or (role == "labeler" and settings.labeler_kind == "llm")
+            needed = check_fits(AutoModelForCausalLM if writes else AutoModel, spec, settings.device)
+            rows[name] += f"; in memory: {needed / 2**30:.1f} GiB"
+    return rows | ({"to download": f"{size(missing)}; free on the disk: {size(hub.free_disk())}"} if rows else {})
 
 
 def stage(run: Run, name: str) -> Html:

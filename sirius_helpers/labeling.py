@@ -22,16 +22,15 @@ from .errors import UserError
 from .journal import Journal, fingerprint, read_records
 from .kinds import Json, JsonView
 from .labelers import loaded_labeler, opinion_identity
-from .loaders import loaded_revision
 from .reviews import normalised, read_labelled, read_reviews, write_csv
-from .runs import Run, digest
+from .runs import Run, digest, pinned
 from .settings import Settings
 from .tables import read_table, records_of
 
 
 def label(settings: Settings) -> pd.DataFrame:
     """Stage "label": every training review gets a category; finished reviews are not done again."""
-    run = Run(settings.folder)
+    run, settings = Run(settings.folder), pinned(settings, "labeler")
     train = read_reviews(settings.data / "train.csv")
     taxonomy = read_categories(settings.data)
     labeler = fingerprint("label", labeler_identity(settings, taxonomy))
@@ -47,7 +46,7 @@ def label(settings: Settings) -> pd.DataFrame:
         missing = train[~train["id"].isin(known)].reset_index(drop=True)
         if len(missing):
             _label_missing(missing, taxonomy, settings, journal)
-        facts["revision"] = None if settings.labels else loaded_revision(settings.labeler)
+        facts["revision"] = None if settings.labels else settings.labeler.revision
         by_id = {record["id"]: record for record in journal.records}
         journal.replace(by_id[i] for i in train["id"])  # batches finish in order of length
     return pd.DataFrame(journal.records)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -31,7 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging as progress_bars
 
-from . import embedded
+from . import embedded, hub
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
 from .kinds import Tokenizer
@@ -41,6 +40,8 @@ from .server import Server
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
 PACKED = ("nf4", "nf4-fp32")
+# A model's own code is never run, and beside the folder's files nothing is asked for.
+SAFE = {"trust_remote_code": False, "local_files_only": True}
 _NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
@@ -70,32 +71,35 @@ def encoder(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tok
         yield loaded
 
 
-def local_name(spec: ModelSpec) -> str:
-    """What `from_pretrained` takes: a folder for the embedded models, otherwise the name itself."""
+def local_name(spec: ModelSpec, weights: bool = False) -> str:
+    """The folder that `from_pretrained` takes; a hub model's weights are downloaded only where they are asked for."""
     if spec.name == ENCODER:
         return str(embedded.encoder_folder())
     if spec.name == CAUSAL_LM:
         return str(embedded.causal_lm_folder())
+    if spec.on_hub:
+        with quiet(bars=weights):
+            return str(hub.fetch(hub.source_of(spec), weights))
     return spec.name
 
 
 def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     """The tokenizer alone."""
     with _clear_errors(spec):
-        return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
+        return AutoTokenizer.from_pretrained(local_name(spec), **SAFE)
 
 
 def is_causal_lm(spec: ModelSpec) -> bool:
     """Whether a model writes text, by its configuration; an encoder does not."""
     with _clear_errors(spec):
-        kinds = AutoConfig.from_pretrained(local_name(spec), **_source(spec)).architectures or ()
+        kinds = AutoConfig.from_pretrained(local_name(spec), **SAFE).architectures or ()
     return any(kind.endswith("ForCausalLM") for kind in kinds)
 
 
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
     dtype = plain_dtype(spec, device)
-    options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
+    options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **SAFE}
     if spec.weights in PACKED:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
@@ -105,7 +109,7 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
     with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM)):
         check_fits(auto_class, spec, device)
-        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options).eval()
+        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec, weights=True), **options).eval()
         return model
 
 
@@ -116,9 +120,10 @@ def plain_dtype(spec: ModelSpec, device: str) -> torch.dtype:
     return DTYPES[spec.weights]
 
 
-def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> None:
-    """Refuse a model whose weights exceed the free memory, before its weights are downloaded or read."""
-    needed, free = weight_bytes(auto_class, spec, device), free_bytes(device)
+def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
+    """What the weights need, in bytes; more than is free is refused, before they are downloaded or read."""
+    with _clear_errors(spec):
+        needed, free = weight_bytes(auto_class, spec, device), free_bytes(device)
     if needed > free:
         place = "GPU" if device == "cuda" else "host"
         raise UserError(
@@ -126,11 +131,12 @@ def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> None:
             f"and {free / 2**30:.1f} GiB are free. Restart the kernel to free what else is loaded, or choose a "
             "smaller model."
         )
+    return needed
 
 
 def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     """What a model's weights will take, from its configuration alone."""
-    config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
+    config = AutoConfig.from_pretrained(local_name(spec), **SAFE)
     with torch.device("meta"):
         # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
         model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
@@ -162,14 +168,6 @@ def _if_not_finite(spec: ModelSpec, device: str, role: str) -> str:
 def free_bytes(device: str) -> int:
     """Memory that a new model may take on the device."""
     return torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-
-
-def loaded_revision(spec: ModelSpec) -> str | None:
-    """The hub commit that a model was last loaded from, as the hub's cache tells it; None where it is from no hub."""
-    if spec.server or spec.name in (ENCODER, CAUSAL_LM) or Path(spec.name).exists():
-        return None
-    found = try_to_load_from_cache(spec.name, "config.json", revision=spec.revision or "main")
-    return Path(found).parent.name if isinstance(found, str) else None  # …/snapshots/<commit>/config.json
 
 
 def memory(device: str) -> dict[str, str]:
@@ -219,11 +217,6 @@ def release(model: torch.nn.Module) -> None:
                 if hasattr(tensor, "quant_state"):
                     tensor.quant_state = None
     free_memory()
-
-
-def _source(spec: ModelSpec) -> Mapping[str, object]:
-    """Which commit of a hub model is meant; its own code is never run, and nobody is asked whether it may."""
-    return {"revision": spec.revision or "main", "trust_remote_code": False}
 
 
 @contextmanager

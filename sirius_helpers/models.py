@@ -25,7 +25,7 @@ class ModelSpec:
     weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
-    revision: str | None = None  # hub commit to pin; the commit really used is recorded in run.json
+    revision: str | None = None  # hub commit to pin; a run fills in the one that it found, see runs.pinned
     server: str | None = None  # address of an inference server that holds the model; `name` then gives the tokenizer
     server_requests: Count = 16  # at once
 
@@ -37,6 +37,11 @@ class ModelSpec:
     def identity(self) -> Json:
         """What the model's answers depend on; a server may move to another address."""
         return {**vars(self), "server": self.server is not None, "server_requests": None, **self.content}
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name is one on the hub: neither an embedded model's nor a folder's."""
+        return self.name not in (ENCODER, CAUSAL_LM) and not Path(self.name).exists()
 
     @property
     def content(self) -> Json:

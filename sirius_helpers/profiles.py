@@ -15,16 +15,25 @@ PROFILES = ("auto", "t4", "cpu")
 
 
 def t4() -> Json:
-    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16."""
+    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16.
+
+    Pinned are the commits that are known; the others are found when a run begins, and recorded.
+    """
     return {
         "profile": "t4",
         "device": "cuda",
         "labeler": ModelSpec("t-tech/T-lite-it-1.0", weights="nf4", chat=True),
         "labeler_kind": "llm",
         # NF4 would halve the decoding rate of a 1.5B model and saves memory that is not short here.
-        "writer": ModelSpec("Vikhrmodels/Vikhr-Qwen-2.5-1.5B-Instruct", weights="fp16", chat=True),
+        "writer": ModelSpec(
+            "Vikhrmodels/Vikhr-Qwen-2.5-1.5B-Instruct",
+            weights="fp16",
+            chat=True,
+            revision="c9f763e5097587066e602ebabed4d93ea29bb60c",
+        ),
         # fp32 weights under fp16 autocast: an adapter in fp16 cannot be unscaled.
-        "classifier": ModelSpec("ai-forever/ruRoberta-large"),
+        # The commit is the conversion bot's pull request: main has no safetensors.
+        "classifier": ModelSpec("ai-forever/ruRoberta-large", revision="cc30a74bcda300cab3dacede42fd995094203403"),
         "lora_targets": ("query", "key", "value", "dense"),
         "learning_rate": 2e-4,
         "batch_size": 32,

@@ -14,16 +14,18 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__, embedded
+from . import __version__, embedded, hub
 from .errors import UserError
 from .journal import write_atomically, writing
 from .kinds import Json
 from .locks import held
 from .metering import Meter
+from .models import ModelSpec
 from .settings import Settings
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
@@ -55,6 +57,7 @@ READS = {
     "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
     "predict": ("adapter",),
 }
+LAST_USE = {"labeler": "label", "writer": "augment", "classifier": "predict"}  # role -> stage that uses it last
 HANDED_ON = {file for files in READS.values() for file in files}
 
 
@@ -172,7 +175,7 @@ def _unfinished(files: Sequence[str]) -> Json:
 
 def begin(settings: Settings) -> Run:
     """Stage "settings": the run's folder, with profile, models, versions and seed in run.json."""
-    run = Run(settings.folder)
+    run, settings = Run(settings.folder), pinned(settings)
     run.remember(
         profile=settings.profile,
         profile_reason=settings.profile_reason,
@@ -190,6 +193,65 @@ def begin(settings: Settings) -> Run:
         | {name: version(name) for name in LIBRARIES},
     )
     return run
+
+
+def hub_roles(settings: Settings) -> dict[str, bool]:
+    """Roles whose models are the hub's, and whether a stage still waits for the model.
+
+    A labeler has none where labels are imported and nobody else asks it.
+    """
+    stages = Run(settings.folder).memory["stages"]
+    idle = "labeler" if settings.labels and not settings.category_check else ""
+    used = [role for role in LAST_USE if getattr(settings, role).on_hub and role != idle]
+    return {role: not stages.get(LAST_USE[role], {}).get("fingerprint") for role in used}
+
+
+def pinned(settings: Settings, *roles: str) -> Settings:
+    """The settings with a full commit as the revision of each hub model (or of these roles'), recorded in run.json.
+
+    A run keeps to its commit while the model's name and the revision asked for are the same. UserError, before any
+    stage works: no such model or access, no safetensors, too small a disk; what nothing waits for refuses nothing.
+    """
+    run, found, needed = Run(settings.folder), {}, []
+    known = run.memory.get("hub", {})
+    for role, awaited in hub_roles(settings).items():
+        if role not in (roles or LAST_USE):
+            continue
+        spec, entry = getattr(settings, role), known.get(role, {})
+        if entry.get("name") != spec.name or spec.revision not in (entry["asked"], entry["commit"]):
+            entry = {"name": spec.name, "asked": spec.revision}
+        try:
+            source = _kept(spec, entry)
+        except UserError as error:
+            if awaited or "commit" not in entry:
+                raise
+            print(f"{error} Nothing of this run waits for it.")
+        else:
+            entry |= {"commit": source.commit, "files": dict(source.files)}
+            needed += [source] if awaited else []
+        found[role] = entry
+    hub.check_disk(needed)
+    if known != known | found:
+        run.remember(hub=known | found)
+    specs = {role: replace(getattr(settings, role), revision=entry["commit"]) for role, entry in found.items()}
+    return replace(settings, **specs)
+
+
+def _kept(spec: ModelSpec, entry: Json) -> hub.Source:
+    """The source of the commit that the run began with, or of what is asked for; says so when the hub has moved on."""
+    if "commit" not in entry:
+        return hub.source_of(spec)
+    source = hub.source_of(replace(spec, revision=entry["commit"]))
+    if spec.revision == source.commit:
+        return source
+    with suppress(UserError):
+        now = hub.source_of(spec)
+        if now.listed and now.commit != source.commit:
+            print(
+                f"{spec.name}: the run keeps to commit {source.commit[:7]}; the hub has {now.commit[:7]} by now. Give "
+                "that as its revision, or choose another RUN, to take it."
+            )
+    return source
 
 
 def settings_of(run: str) -> Settings:

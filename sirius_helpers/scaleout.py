@@ -15,12 +15,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from . import hub
 from .categories import Category, labels_of, read_categories
 from .classifier import Classifier
 from .errors import UserError, command
@@ -74,6 +76,9 @@ class PredictWorker:
 def label_files(source: str, output: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every review of the files in `source` that has a text; `workers` None: one for each slot."""
     taxonomy = read_categories(settings.data)
+    labeler = settings.labeler
+    if labeler.on_hub:  # one commit for all workers
+        settings = replace(settings, labeler=replace(labeler, revision=hub.source_of(labeler).commit))
     mark = fingerprint("label", labeler_identity(settings, taxonomy))
     _stream()(LabelWorker, (taxonomy, settings), source, output, mark, settings.device, workers)
 

@@ -26,9 +26,9 @@ from .classifier import Classifier, new_model, save
 from .errors import UserError
 from .journal import fingerprint, write_atomically
 from .kinds import Json, Tokenizer
-from .loaders import load_tokenizer, loaded_revision, quiet, release
+from .loaders import load_tokenizer, quiet, release
 from .reviews import write_csv
-from .runs import Run, digest
+from .runs import Run, digest, pinned
 from .settings import Settings
 from .splitting import TRAIN, VALIDATION, read_split
 from .text_tokens import TextTokens
@@ -37,7 +37,7 @@ from .trainer import class_weights, history_of, new_trainer
 
 def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
-    run = Run(settings.folder)
+    run, settings = Run(settings.folder), pinned(settings, "classifier")
     labels = labels_of(read_categories(settings.data))
     mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
@@ -52,7 +52,7 @@ def train(settings: Settings) -> pd.DataFrame:
             f"{', '.join(unknown)}. Run the stages from 'label' on again."
         )
     if not processes.is_first():  # the first process writes all files, and its weights are everybody's
-        return _fit(table, labels, None, settings, run, work)[0]
+        return _fit(table, labels, None, settings, run, work)
     with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
@@ -62,7 +62,8 @@ def train(settings: Settings) -> pd.DataFrame:
             )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
-        history, facts["revision"] = _fit(table, labels, linear, settings, run, work)
+        history = _fit(table, labels, linear, settings, run, work)
+        facts["revision"] = settings.classifier.revision
         write_csv(run.path("history.csv"), history)
         metrics = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
         write_atomically(run.path("metrics.json"), metrics.encode())  # the evaluation adds the held-out scores
@@ -90,8 +91,8 @@ def start_head(head: nn.Linear, linear: Linear) -> None:
 
 def _fit(
     table: pd.DataFrame, labels: list[str], linear: Linear | None, settings: Settings, run: Run, work: Path
-) -> tuple[pd.DataFrame, str | None]:
-    """Writes the adapter; returns the history and the commit of the base model, None where it is from no hub.
+) -> pd.DataFrame:
+    """Writes the adapter; returns the history.
 
     Only the first of several processes has the linear solution, and only it writes.
     """
@@ -127,7 +128,7 @@ def _fit(
             linear.save(fresh)
             shutil.rmtree(run.path("adapter"), ignore_errors=True)
             fresh.rename(run.path("adapter"))
-        return history_of(trainer.state), loaded_revision(settings.classifier)
+        return history_of(trainer.state)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -10,7 +10,7 @@ from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.errors import UserError
 from sirius_helpers.journal import read_records
 from sirius_helpers.labeling import label, review
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.runs import Run
 from sirius_helpers.settings import Settings
 
@@ -50,7 +50,7 @@ def llm(settings, monkeypatch):
     model = type("Model", (), {"config": object()})()
     monkeypatch.setattr(questions, "ClosedQuestion", FakeQuestion)
     monkeypatch.setattr(labelers, "causal_lm", lambda *_: contextlib.nullcontext((model, FakeTokenizer())))
-    return change(settings, labeler=ModelSpec("fake", chat=True), labeler_kind="llm")
+    return change(settings, labeler=ModelSpec(CAUSAL_LM, chat=True), labeler_kind="llm")
 
 
 def change(settings, **values):
@@ -62,7 +62,7 @@ def test_llm_labels_keep_all_probabilities_and_stand_in_the_tables_order(llm):
     assert labels["category"].tolist() == ["обувь"] * 5 + ["посуда"] * 3
     assert labels["probabilities"][0] == {"обувь": 0.9, "посуда": 0.1}
     assert labels["margin"][0] == pytest.approx(0.8)
-    assert set(labels["labeler"]) == {"fake"}
+    assert set(labels["labeler"]) == {CAUSAL_LM}
     record = read_records(Run(llm.folder).path("labels.jsonl"))[0]
     assert {"id", "text", "category", "probabilities", "margin", "labeler"} <= set(record)
 
@@ -193,7 +193,7 @@ def test_corrections_by_id_or_text_change_labels_csv_only(llm):
         run.path("corrections.csv").write_text(f'{key},category\n"{labels[key][0]}",посуда\n', encoding="utf-8")
         table = review(llm)
         assert table["category"].tolist() == ["посуда"] + ["обувь"] * 4 + ["посуда"] * 3
-        assert table["labeler"].tolist() == ["corrected by hand"] + ["fake"] * 7
+        assert table["labeler"].tolist() == ["corrected by hand"] + [CAUSAL_LM] * 7
     run.path("corrections.csv").unlink()
     assert review(llm)["category"].tolist() == labels["category"].tolist()
     assert run.path("labels.jsonl").read_bytes() == before

@@ -11,7 +11,7 @@ import torch
 from tiny_models import tiny_roberta
 
 from sirius_helpers import launch, processes
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.runs import Run, begin
 from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.trainer import weighted_loss
@@ -64,7 +64,7 @@ def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_p
 
 
 def test_a_run_is_trained_on_its_own_settings_not_on_a_profiles(settings, monkeypatch):
-    changes = {"epochs": 7, "classifier": ModelSpec("some/model", revision="abc"), "prompts": {"label": {"user": "?"}}}
+    changes = {"epochs": 7, "classifier": ModelSpec(CAUSAL_LM, revision="abc"), "prompts": {"label": {"user": "?"}}}
     begin(Settings(**{**vars(settings), **changes}))
     trained = []
     monkeypatch.setattr(launch, "train", trained.append)

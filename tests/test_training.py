@@ -185,17 +185,3 @@ def test_accumulated_batches_learn_as_one_large_batch_does(ready, tmp_path):
         one.train()
         found.append([one.state.log_history[0][name] for name in ("loss", "grad_norm")])
     assert found[1] == pytest.approx(found[0], rel=0.02)  # half precision; a sum would be four times as large
-
-
-def test_the_commit_of_the_base_model_is_recorded_and_pinned_in_the_adapter(ready, tmp_path, monkeypatch):
-    """As from the hub's cache: models--<owner>--<name>/refs/main names the folder below snapshots/."""
-    cache = tmp_path / "hub" / "models--someone--encoder"
-    shutil.copytree(ready.classifier.name, cache / "snapshots" / "c0ffee")
-    (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text("c0ffee")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
-    settings = replace(ready, classifier=replace(ready.classifier, name="someone/encoder"))
-    train(settings)
-    run = Run(ready.folder)
-    assert run.memory["stages"]["train"]["revision"] == "c0ffee"
-    assert json.loads(run.path("adapter").joinpath("config.json").read_text())["base"]["revision"] == "c0ffee"
