@@ -14,17 +14,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as progress_bars
@@ -33,12 +34,12 @@ from . import embedded
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
 from .kinds import Tokenizer
+from .model_checks import check_config, check_report, check_tokenizer, pad_token, writes_text
 from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .server import Server
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
 @contextmanager
@@ -49,8 +50,6 @@ def causal_lm(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel | 
         return
     with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
         tokenizer.padding_side = "left"
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
         yield model, tokenizer
 
 
@@ -70,33 +69,55 @@ def local_name(spec: ModelSpec) -> str:
     return spec.name
 
 
-def load_tokenizer(spec: ModelSpec) -> Tokenizer:
-    """The tokenizer alone."""
+def load_config(spec: ModelSpec, causal: bool = False) -> PretrainedConfig:
+    """The configuration alone, of a model that can be loaded here; with `causal` of one that writes text."""
+    if Path(spec.name, "adapter_config.json").exists():  # transformers would look for another model to put it on
+        raise UserError(f"{spec.name} holds an adapter and no whole model; merge the two, or name the model itself.")
     with _clear_errors(spec):
-        return AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
+        config: PretrainedConfig = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
+        check_config(spec.name, config, causal)
+        return config
+
+
+def load_tokenizer(spec: ModelSpec) -> Tokenizer:
+    """The tokenizer alone, one that tells Russian words apart and can pad."""
+    config = None if spec.server else load_config(spec)
+    with _clear_errors(spec), quiet():
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(local_name(spec), **_source(spec))
+        check_tokenizer(spec.name, tokenizer, config)
+        if (padding := pad_token(spec.name, tokenizer, config)) != tokenizer.pad_token:
+            tokenizer.pad_token = padding
+        return tokenizer
 
 
 def is_causal_lm(spec: ModelSpec) -> bool:
     """Whether a model writes text, by its configuration; an encoder does not."""
-    with _clear_errors(spec):
-        kinds = AutoConfig.from_pretrained(local_name(spec), **_source(spec)).architectures or ()
-    return any(kind.endswith("ForCausalLM") for kind in kinds)
+    return writes_text(load_config(spec))
 
 
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
-    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
+    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own).
+
+    On the device "meta" nothing is read but the weights' names and shapes: whether a model could be loaded.
+    """
+    load_config(spec, causal=auto_class is AutoModelForCausalLM)
     dtype = plain_dtype(spec, device)
     options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **_source(spec)}
-    if spec.weights == "nf4":
+    if spec.weights == "nf4" and device != "meta":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    if device == "cuda" or spec.weights == "nf4":
+    if device != "cpu" or spec.weights == "nf4":
         # A named device: never spill to the host silently.
-        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
-    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM)):
-        check_fits(auto_class, spec, device)
-        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec), **options).eval()
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
+    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM) and device != "meta"):
+        if device != "meta":
+            check_fits(auto_class, spec, device)
+        # Other shapes are reported, with all the rest, instead of raised.
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded: Any = auto_class.from_pretrained(local_name(spec), **options)
+        model: PreTrainedModel = loaded[0].eval()
+        check_report(spec.name, model, loaded[1])
         return model
 
 
@@ -119,12 +140,18 @@ def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> None:
         )
 
 
-def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
-    """What a model's weights will take, from its configuration alone."""
+def skeleton(auto_class: AutoClass, spec: ModelSpec) -> PreTrainedModel:
+    """A model without its weights, from its configuration alone."""
     config = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
     with torch.device("meta"):
         # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
         model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+    return model
+
+
+def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
+    """What a model's weights will take, from its configuration alone."""
+    model = skeleton(auto_class, spec)
     # Tied weights count once.
     size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)
     if spec.weights == "nf4":
@@ -214,8 +241,6 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
                 f"{spec.name} ({spec.weights}) does not fit into memory: {reason} "
                 "Restart the kernel to free what else is loaded, or choose a smaller model."
             ) from error
-        if not isinstance(error, _NOT_LOADABLE):
-            raise
         kind = "folder" if Path(spec.name).exists() else "model"
         raise UserError(
             f"{kind} {spec.name!r} could not be loaded: {reason} Check the name, the network, and that it has whole "
