@@ -29,7 +29,7 @@ from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .kinds import Json, Tokenizer
 from .loaders import load_model, load_tokenizer, loaded_revision, quiet, release
-from .model_checks import check_positions
+from .model_checks import check_layers, check_positions
 from .models import ModelSpec
 from .settings import Settings, compute_dtype
 
@@ -58,11 +58,8 @@ def new_model(settings: Settings, labels: int) -> PeftModel:
     """The base encoder with fresh adapters; only they and the head are trained."""
     encoder = load_model(AutoModel, settings.classifier, settings.device)
     check_positions(settings.classifier.name, encoder, settings.max_tokens)
+    check_layers(settings.classifier.name, encoder, settings.lora_targets)
     model = MeanPoolClassifier(encoder, labels).to(settings.device)
-    names = {name.rsplit(".", 1)[-1] for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
-    unknown = sorted(set(settings.lora_targets) - names)
-    if unknown:
-        raise UserError(f"lora_targets {unknown} are not layers of {settings.classifier.name}: {sorted(names)}.")
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,

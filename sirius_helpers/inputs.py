@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from .categories import Category, label_variables, labels_of, need_examples, read_categories
 from .corrections import FILE as CORRECTIONS
@@ -19,7 +19,7 @@ from .errors import UserError
 from .judging import FILE as CONTROL
 from .judging import read_control
 from .loaders import load_config, load_model, load_tokenizer, skeleton
-from .model_checks import check_positions
+from .model_checks import check_layers, check_positions
 from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .prompt_tokens import PromptTokens
 from .prompts import CHAT, one_line, read_prompts, split_prompt, template_for
@@ -60,17 +60,22 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
     elif labels_here:
         _check_reading(settings.labeler, MAX_TOKENS)
-    _check_reading(settings.classifier, settings.max_tokens)
+    base = _check_reading(settings.classifier, settings.max_tokens)
+    check_layers(settings.classifier.name, base, settings.lora_targets)
     return pd.DataFrame(rows, columns=["file", "rows", "what"])
 
 
-def _check_reading(spec: ModelSpec, max_tokens: int) -> None:
-    """What configuration and tokenizer tell of an encoder, and the names of its weights where they lie in a folder."""
-    load_config(spec)
+def _check_reading(spec: ModelSpec, max_tokens: int) -> PreTrainedModel:
+    """What configuration and tokenizer tell of an encoder, and the names of its weights where they lie in a folder.
+
+    Returns it without its weights.
+    """
+    load_config(spec, causal=False)
     if spec.name != ENCODER:
         load_tokenizer(spec)
-    folder = Path(spec.name).is_dir()
-    check_positions(spec.name, load_model(AutoModel, spec, "meta") if folder else skeleton(AutoModel, spec), max_tokens)
+    model = load_model(AutoModel, spec, "meta") if Path(spec.name).is_dir() else skeleton(AutoModel, spec)
+    check_positions(spec.name, model, max_tokens)
+    return model
 
 
 def _check_writing(

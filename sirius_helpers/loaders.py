@@ -69,11 +69,11 @@ def local_name(spec: ModelSpec) -> str:
     return spec.name
 
 
-def load_config(spec: ModelSpec, causal: bool = False) -> PretrainedConfig:
-    """The configuration alone, of a model that can be loaded here; with `causal` of one that writes text."""
+def load_config(spec: ModelSpec, causal: bool | None = None) -> PretrainedConfig:
+    """The configuration alone, of a model that can be loaded here: as a language model, as an encoder, or as either."""
     if Path(spec.name, "adapter_config.json").exists():  # transformers would look for another model to put it on
         raise UserError(f"{spec.name} holds an adapter and no whole model; merge the two, or name the model itself.")
-    with _clear_errors(spec):
+    with _clear_errors(spec), quiet():
         config: PretrainedConfig = AutoConfig.from_pretrained(local_name(spec), **_source(spec))
         check_config(spec.name, config, causal)
         return config
@@ -243,6 +243,6 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
             ) from error
         kind = "folder" if Path(spec.name).exists() else "model"
         raise UserError(
-            f"{kind} {spec.name!r} could not be loaded: {reason} Check the name, the network, and that it has whole "
-            "*.safetensors weights and needs no code of its own."
+            f"{kind} {spec.name!r} could not be loaded: {reason.rstrip('.')}. Check the name, the network, and that it "
+            "has whole *.safetensors weights and needs no code of its own."
         ) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -39,12 +40,12 @@ def writes_text(config: PretrainedConfig) -> bool:
     return any(name.endswith(WRITES) for name in names) or not (names or family in MODEL_FOR_MASKED_LM_MAPPING)
 
 
-def check_config(name: str, config: PretrainedConfig, causal: bool = False) -> None:
-    """Refuse weights packed by others and what is no text model; with `causal` also what does not write text."""
-    if not (writes_text(config) or (not causal and _reads_text(config))):
+def check_config(name: str, config: PretrainedConfig, causal: bool | None = None) -> None:
+    """Refuse weights packed by others, and what is no language model (`causal`), no encoder (False) or neither."""
+    if not ((causal is not False and writes_text(config)) or (not causal and _reads_text(config))):
+        needed = {True: "language model", False: "text encoder", None: "text encoder or language model"}[causal]
         raise UserError(
-            f"{name} is no {'language model' if causal else 'text encoder or language model'} "
-            f"({', '.join(config.architectures or [config.model_type])}). Choose another: "
+            f"{name} is no {needed} ({', '.join(config.architectures or [config.model_type])}). Choose another: "
             f"{'…ForCausalLM' if causal else '…ForMaskedLM or …ForCausalLM'} stands in the config.json of such a model."
         )
     for part in (config, config.get_text_config()):
@@ -90,6 +91,13 @@ def check_positions(name: str, model: nn.Module, tokens: int) -> None:
             f"{name} reads at most {found} tokens of a text, and max_tokens is {tokens}; set max_tokens={found} or "
             "less, or choose another model."
         )
+
+
+def check_layers(name: str, model: nn.Module, targets: Iterable[str]) -> None:
+    """Refuse adapters on layers that the model has not."""
+    known = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if unknown := sorted(set(targets) - known):
+        raise UserError(f"lora_targets {unknown} are not layers of {name}: {sorted(known)}.")
 
 
 def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
