@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from tqdm.std import tqdm
 from transformers import AutoModel, BatchEncoding, PreTrainedModel
@@ -28,6 +29,7 @@ from .encoding import mean_pooled, run_rows
 from .errors import UserError
 from .kinds import Json, Tokenizer
 from .loaders import load_model, load_tokenizer, quiet, release
+from .model_checks import check_layers, check_positions
 from .models import ModelSpec
 from .settings import Settings, compute_dtype
 
@@ -55,11 +57,9 @@ class MeanPoolClassifier(nn.Module):
 def new_model(settings: Settings, labels: int) -> PeftModel:
     """The base encoder with fresh adapters; only they and the head are trained."""
     encoder = load_model(AutoModel, settings.classifier, settings.device)
+    check_positions(settings.classifier.name, encoder, settings.max_tokens)
+    check_layers(settings.classifier.name, encoder, settings.lora_targets)
     model = MeanPoolClassifier(encoder, labels).to(settings.device)
-    names = {name.rsplit(".", 1)[-1] for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
-    unknown = sorted(set(settings.lora_targets) - names)
-    if unknown:
-        raise UserError(f"lora_targets {unknown} are not layers of {settings.classifier.name}: {sorted(names)}.")
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -120,18 +120,16 @@ class Classifier:
         Raises UserError where the folder is not whole, or is of a version that kept the temperature elsewhere.
         """
         folder = Path(folder)
-        for path in (folder / "config.json", folder / WEIGHTS):  # peft would take pickled weights for missing ones
-            if not path.exists():
-                raise UserError(f"{path} is missing; run the stage 'train' first: it makes this folder.")
+        for name in ("config.json", "adapter_config.json", WEIGHTS):
+            if not (folder / name).exists():
+                raise UserError(f"{folder / name} is missing; run the stage 'train' first: it makes this folder.")
         config = _read_config(folder / "config.json")
         labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
         base = ModelSpec(**config["base"])
         encoder = load_model(AutoModel, base, device)
+        check_positions(base.name, encoder, config["max_tokens"])
         with quiet():
-            try:
-                model = PeftModel.from_pretrained(MeanPoolClassifier(encoder, len(labels)), str(folder))
-            except SafetensorError as error:
-                raise UserError(f"{folder / WEIGHTS} is damaged ({error}); run the stage 'train' again.") from error
+            model = _with_adapter(MeanPoolClassifier(encoder, len(labels)), folder)
             merged = model.merge_and_unload().to(device).eval()
         return cls(
             merged,
@@ -171,6 +169,26 @@ class Classifier:
 
     def __exit__(self, *_: object) -> None:
         release(self.model)
+
+
+def _with_adapter(model: MeanPoolClassifier, folder: Path) -> PeftModel:
+    """The model with the saved adapter and head. peft would leave at random what the file lacks."""
+    try:
+        adapted: PeftModel = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged ({error}); run the stage 'train' again.") from error
+    wanted, found = (
+        {(name, tuple(weight.shape)) for name, weight in part.items()}
+        for part in (get_peft_model_state_dict(adapted), weights)
+    )
+    if other := sorted({name for name, _ in wanted ^ found}):
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged or belongs to another encoder: {len(other)} weights are missing, left over "
+            f"or of another shape, such as {other[0]}; run the stage 'train' again."
+        )
+    set_peft_model_state_dict(adapted, weights)
+    return adapted
 
 
 def _read_config(path: Path) -> Json:

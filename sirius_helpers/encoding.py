@@ -18,6 +18,8 @@ from .batching import Batcher, progress
 from .kinds import OnBatch, Tokenizer
 from .text_tokens import TextTokens
 
+MAX_TOKENS = 256  # of a text, where nothing else is said
+
 
 def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """Unit-length mean over the real tokens: (batch, tokens, width) -> (batch, width), in fp32."""
@@ -32,7 +34,7 @@ def embed(
     *,
     prefix: str,
     batcher: Batcher,
-    max_tokens: int = 256,
+    max_tokens: int = MAX_TOKENS,
     what: str | None = None,
     on_batch: OnBatch | None = None,
 ) -> np.ndarray:

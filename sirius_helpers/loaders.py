@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as progress_bars
@@ -34,6 +35,7 @@ from . import embedded, hub
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
 from .kinds import Tokenizer
+from .model_checks import check_config, check_report, check_tokenizer, pad_token, writes_text
 from .models import CAUSAL_LM, ENCODER, ModelSpec
 from .server import Server
 
@@ -42,7 +44,6 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 PACKED = ("nf4", "nf4-fp32")
 # A model's own code is never run, and beside the folder's files nothing is asked for.
 SAFE = {"trust_remote_code": False, "local_files_only": True}
-_NOT_LOADABLE = (OSError, ValueError, SafetensorError)  # missing, of an unknown kind, damaged
 
 
 @contextmanager
@@ -58,8 +59,6 @@ def causal_lm(
         return
     with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
         tokenizer.padding_side = "left"
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
         vars(model)["if_not_finite"] = partial(_if_not_finite, spec, device, role)
         yield model, tokenizer
 
@@ -83,33 +82,56 @@ def local_name(spec: ModelSpec, weights: bool = False) -> str:
     return spec.name
 
 
+def load_config(spec: ModelSpec, causal: bool | None = None) -> PretrainedConfig:
+    """The configuration alone, of a model that can be loaded here: as a language model, as an encoder, or as either."""
+    if Path(spec.name, "adapter_config.json").exists():  # transformers would look for another model to put it on
+        raise UserError(f"{spec.name} holds an adapter and no whole model; merge the two, or name the model itself.")
+    with _clear_errors(spec), quiet():
+        config: PretrainedConfig = AutoConfig.from_pretrained(local_name(spec), **SAFE)
+        check_config(spec.name, config, causal)
+        return config
+
+
 def load_tokenizer(spec: ModelSpec) -> Tokenizer:
-    """The tokenizer alone."""
-    with _clear_errors(spec):
-        return AutoTokenizer.from_pretrained(local_name(spec), **SAFE)
+    """The tokenizer alone, one that tells Russian words apart and can pad."""
+    config = None if spec.server else load_config(spec)
+    with _clear_errors(spec), quiet():
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(local_name(spec), **SAFE)
+        check_tokenizer(spec.name, tokenizer, config)
+        if (padding := pad_token(spec.name, tokenizer, config)) != tokenizer.pad_token:
+            tokenizer.pad_token = padding
+        return tokenizer
 
 
 def is_causal_lm(spec: ModelSpec) -> bool:
     """Whether a model writes text, by its configuration; an encoder does not."""
-    with _clear_errors(spec):
-        kinds = AutoConfig.from_pretrained(local_name(spec), **SAFE).architectures or ()
-    return any(kind.endswith("ForCausalLM") for kind in kinds)
+    return writes_text(load_config(spec))
 
 
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
-    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own)."""
+    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own).
+
+    On the device "meta" nothing is read but the weights' names and shapes: whether a model could be loaded.
+    """
+    load_config(spec, causal=auto_class is AutoModelForCausalLM)
     dtype = plain_dtype(spec, device)
     options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **SAFE}
-    if spec.weights in PACKED:
+    packed = spec.weights in PACKED
+    if packed and device != "meta":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    if device == "cuda" or spec.weights in PACKED:
+    if device != "cpu" or packed:
         # A named device: never spill to the host silently.
-        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
-    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM)):
-        check_fits(auto_class, spec, device)
-        model: PreTrainedModel = auto_class.from_pretrained(local_name(spec, weights=True), **options).eval()
+        options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
+    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM) and device != "meta"):
+        if device != "meta":
+            check_fits(auto_class, spec, device)
+        # Other shapes are reported, with all the rest, instead of raised.
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded: Any = auto_class.from_pretrained(local_name(spec, weights=True), **options)
+        model: PreTrainedModel = loaded[0].eval()
+        check_report(spec.name, model, loaded[1])
         return model
 
 
@@ -134,13 +156,19 @@ def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     return needed
 
 
-def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
-    """What a model's weights will take, from its configuration alone."""
+def skeleton(auto_class: AutoClass, spec: ModelSpec) -> PreTrainedModel:
+    """A model without its weights, from its configuration alone."""
     config = AutoConfig.from_pretrained(local_name(spec), **SAFE)
     with torch.device("meta"):
         # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
         model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
     model.tie_weights()  # before transformers 5.2 they are not tied on the meta device
+    return model
+
+
+def weight_bytes(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
+    """What a model's weights will take, from its configuration alone."""
+    model = skeleton(auto_class, spec)
     # Tied weights count once.
     size: dict[torch.Tensor, float] = dict.fromkeys(model.parameters(), plain_dtype(spec, device).itemsize)
     if spec.weights in PACKED:
@@ -232,10 +260,8 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
                 f"{spec.name} ({spec.weights}) does not fit into memory: {reason} "
                 "Restart the kernel to free what else is loaded, or choose a smaller model."
             ) from error
-        if not isinstance(error, _NOT_LOADABLE):
-            raise
         kind = "folder" if Path(spec.name).exists() else "model"
         raise UserError(
-            f"{kind} {spec.name!r} could not be loaded: {reason} Check the name, the network, and that it has whole "
-            "*.safetensors weights and needs no code of its own."
+            f"{kind} {spec.name!r} could not be loaded: {reason.rstrip('.')}. Check the name, the network, and that it "
+            "has whole *.safetensors weights and needs no code of its own."
         ) from error

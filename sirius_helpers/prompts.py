@@ -9,19 +9,24 @@ stays data. Nothing here calls a model or reads its answer.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 from .kinds import Tokenizer
+from .text_tokens import markers
 from .toml import read_toml
 
 FILE = "prompts.toml"
 REVIEW = "review"
 PARTS = {"label": ("system", "user"), "paraphrase": ("system", "user"), "judge": ("system", "user", "yes", "no")}
 _SLOT = "\ue000review\ue000"  # private-use characters: no template or tokenizer produces them
+_OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -156,16 +161,56 @@ def template_for(name: str, chat: bool, replaced: Mapping[str, Mapping[str, str]
 def split_prompt(template: Template, tokenizer: Tokenizer, chat: bool, **values: str) -> tuple[str, str]:
     """The whole prompt as the text before the review and the text behind it.
 
-    Special tokens are written out in both, so the prompt is tokenised without adding any.
+    Special tokens are written out in both, so the prompt is tokenised without adding any. Raises UserError where the
+    model's chat template cannot hold the prompt.
     """
     system, user = template.fill(**values, review=_SLOT)
-    if chat:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    else:
-        prompt = f"{tokenizer.bos_token or ''}{system}\n\n{user}"
+    prompt = _in_chat(tokenizer, system, user) if chat else f"{tokenizer.bos_token or ''}{system}\n\n{user}"
     prefix, tail = prompt.split(_SLOT)
     return prefix, tail
+
+
+def answer_end(tokenizer: Tokenizer, chat: bool) -> str | None:
+    """What an answer ends with: the line for a base model, in a chat the token that the template closes a turn with."""
+    if not chat:
+        return "\n"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SLOT}]
+    with suppress(Exception):  # the end token will do
+        behind = _rendered(tokenizer, turns, False).rpartition(_SLOT)[2].lstrip()
+        known = (token.content for token in markers(tokenizer).values())
+        if closing := max((token for token in known if behind.startswith(token)), key=len, default=""):
+            return closing
+    end: str | None = tokenizer.eos_token
+    return end
+
+
+def _in_chat(tokenizer: Tokenizer, system: str, user: str) -> str:
+    """A system and a user text in the model's chat template, up to where its answer begins.
+
+    A template that refuses a system text, or leaves it out, gets it in front of the user's. One that opens a thought
+    gets an empty one, because what is asked for is the answer.
+    """
+    apart = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    for messages in (apart, [{"role": "user", "content": f"{system}\n\n{user}"}]):
+        try:
+            prompt = _rendered(tokenizer, messages, True)
+        except Exception as error:  # templates are programs: anything may come
+            reason = re.split(r"[.!?](?:\s|$)|\n", str(error), maxsplit=1)[0] or type(error).__name__
+            continue
+        if prompt.count(_SLOT) == 1 and all(message["content"].strip() in prompt for message in messages):
+            thought = _OPEN_THOUGHT.search(prompt)
+            return prompt if thought is None else f"{prompt.rstrip()}\n\n</{thought[1]}>\n\n"
+        reason = "it leaves out, doubles or changes what the messages say"
+    raise UserError(
+        f"{tokenizer.name_or_path}: its chat template cannot hold the prompt: {reason}. Choose an instruction-tuned "
+        "model with a template that can, or set chat=False for a base model."
+    )
+
+
+def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: bool) -> str:
+    """Messages as the template writes them, thinking switched off where it has a switch; `answer` begins one."""
+    switches: dict[str, Any] = {"enable_thinking": False, "thinking": False}
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer, **switches))
 
 
 def _variables(text: str) -> list[str]:

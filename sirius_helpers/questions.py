@@ -1,6 +1,6 @@
 """A named prompt and its allowed answers as a closed question: what labels and verdicts share.
 
-Knows prompts and how chat and base models end an answer; not what the answers mean.
+Knows prompts and how an answer begins and ends; not what the answers mean.
 
     question = closed_question("judge", settings.writer, ["yes", "no"], model, tokenizer, settings)
 """
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from .choices import ClosedQuestion
 from .kinds import Tokenizer
 from .models import ModelSpec
-from .prompts import split_prompt, template_for
+from .prompts import answer_end, split_prompt, template_for
 from .server import Server, ServerQuestion
 from .settings import Settings
 
@@ -31,7 +31,7 @@ def closed_question(
 ) -> ClosedQuestion:
     """The prompt in force under that name, filled with `values`, and the answers, each ended as `spec` ends it.
 
-    A base model goes on behind the prompt's colon with a blank and ends its answer with the line.
+    A base model goes on behind the prompt's colon with a blank.
     """
     ask = partial(ServerQuestion, model) if isinstance(model, Server) else partial(ClosedQuestion, model)
     prefix, tail = split_prompt(template_for(name, spec.chat, settings.prompts), tokenizer, spec.chat, **values)
@@ -40,7 +40,7 @@ def closed_question(
         prefix,
         tail,
         answers=answers if spec.chat else [f" {answer}" for answer in answers],
-        end=tokenizer.eos_token if spec.chat else "\n",
+        end=answer_end(tokenizer, spec.chat),
         prior_correction=settings.prior_correction,
         token_budget=settings.tokens_per_batch,
     )

@@ -7,6 +7,7 @@ import pytest
 from injection import read_injections
 from scipy.stats import binomtest
 from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
+from tokenizers import AddedToken
 
 from sirius_helpers.candidates import Writer
 from sirius_helpers.categories import labels_of, read_categories
@@ -15,10 +16,11 @@ from sirius_helpers.labelers import LlmLabeler, label_question
 from sirius_helpers.labeling import label
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.models import CAUSAL_LM, ENCODER, ModelSpec
+from sirius_helpers.prompt_tokens import PromptTokens
 from sirius_helpers.prompts import one_line
 from sirius_helpers.reviews import write_csv
 from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.text_tokens import TextTokens
+from sirius_helpers.text_tokens import TextTokens, markers
 
 ROWS = read_injections()
 TEXTS = ROWS["text"].tolist()
@@ -42,10 +44,6 @@ def whole_prompt(prompt):
     return tokens
 
 
-def special_ids(tokenizer):
-    return {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-
-
 def test_the_set_holds_forty_texts_of_four_kinds_and_each_differs_from_its_defused_version():
     assert ROWS["kind"].value_counts().to_dict() == dict.fromkeys(
         ["order", "prompt marker", "chat token", "other category"], 10
@@ -57,7 +55,7 @@ def test_the_set_holds_forty_texts_of_four_kinds_and_each_differs_from_its_defus
 def test_no_marker_in_a_review_becomes_a_special_token(asked, what):
     """A prompt holds as many special tokens as without a review; taken as text, some reviews would add theirs."""
     model, tokenizer, settings = asked
-    special = special_ids(tokenizer)
+    special = markers(tokenizer).keys()
     if what == "paraphrase":
         tokens = whole_prompt(Writer(model, tokenizer, settings).tokens)
     elif what == "judge":
@@ -74,7 +72,7 @@ def test_no_marker_in_a_review_becomes_a_special_token(asked, what):
 def test_no_marker_becomes_a_special_token_in_the_embedded_tokenizers(name):
     """e5's has the markers among its word pieces, and its normalisation makes them of other letters ("＜/s＞")."""
     tokenizer = tiny_roberta()[1] if name == "tiny RoBERTa" else load_tokenizer(ModelSpec(name))
-    special = special_ids(tokenizer) - {tokenizer.unk_token_id}
+    special = markers(tokenizer).keys() - {tokenizer.unk_token_id}
     around = tokenizer("")["input_ids"]
     for text, ids in zip(TEXTS, TextTokens(tokenizer)(TEXTS), strict=True):
         assert [i for i in ids if i in special] == around, text
@@ -82,6 +80,44 @@ def test_no_marker_becomes_a_special_token_in_the_embedded_tokenizers(name):
     assert TextTokens(tokenizer)(plain) == tokenizer(plain)["input_ids"]
     naive = tokenizer(TEXTS, add_special_tokens=False)["input_ids"]
     assert sum(bool(special & set(ids)) for ids in naive) >= 2
+
+
+UNFLAGGED = ["<tool_call>", "<|fim_prefix|>", "<think>", "[INST]", "<｜User｜>"]
+WORDS = ["маркетплейс", "\n\n", "   ", "👍"]
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("make", [tiny_qwen2, tiny_gemma3, tiny_roberta])
+def test_markers_that_are_not_flagged_special_are_spelled_out_too_and_added_words_stay(make, normalized):
+    tokenizer = make()[1]
+    plain = make()[1]
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=normalized) for name in UNFLAGGED + WORDS])
+    texts = [f"Сапоги {name} малы" for name in UNFLAGGED]
+    assert TextTokens(tokenizer)(texts) == TextTokens(plain)(texts)
+    assert tokenizer(texts)["input_ids"] != plain(texts)["input_ids"]
+    texts = [f"Сапоги {word} малы" for word in WORDS]
+    assert TextTokens(tokenizer)(texts) == tokenizer(texts)["input_ids"] != plain(texts)["input_ids"]
+    before = tokenizer.backend_tokenizer.to_str()
+    TextTokens(tokenizer)(["<think> маркетплейс"])
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_markers_of_the_prompt_itself_that_are_not_flagged_special_are_read_as_such():
+    tokenizer = tiny_qwen2()[1]
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in ("<｜User｜>", "<think>")])
+    user, think = tokenizer.convert_tokens_to_ids(["<｜User｜>", "<think>"])
+    prompt = PromptTokens(tokenizer, "Правила.<｜User｜>", "<think>\n\n")
+    shared, rest = prompt.with_text("Сапоги <think> малы <｜User｜>")
+    ids = prompt.prefix_ids[:shared] + rest
+    assert (ids.count(user), ids.count(think)) == (1, 1)
+
+
+def test_gemmas_tags_are_spelled_out_and_its_line_breaks_stay():
+    tokenizer = load_tokenizer(ModelSpec(CAUSAL_LM))
+    (ids,) = TextTokens(tokenizer)(["<b>малы</b>\n\nочень </s>"], add_special_tokens=False)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    assert "\n\n" in tokens and not {"<b>", "</b>", "</s>"} & set(tokens)
+    assert tokenizer.decode(ids) == "<b>малы</b>\n\nочень </s>"
 
 
 def test_a_text_is_cut_with_what_stands_around_it_left_whole():

@@ -3,11 +3,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tiny_models import NO_SYSTEM, OWN_SYSTEM, SWITCHED, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers import inputs, loaders
 from sirius_helpers.corrections import FILE as CORRECTIONS
 from sirius_helpers.errors import UserError
 from sirius_helpers.inputs import check_inputs
+from sirius_helpers.labeling import label
+from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import CHAT
 from sirius_helpers.reviews import read_reviews
 from sirius_helpers.settings import PROJECT, settings_for
@@ -87,7 +90,8 @@ def test_labels_without_examples_are_refused_where_the_few_shot_labeler_is_to_le
 
 
 def test_labels_without_examples_will_do_where_no_few_shot_labeler_reads_them(bare_list):
-    for changed in (replace(bare_list, labeler_kind="llm"), replace(bare_list, labels=mine(bare_list.data))):
+    llm = replace(bare_list, labeler_kind="llm", labeler=bare_list.writer)
+    for changed in (llm, replace(bare_list, labels=mine(bare_list.data))):
         assert check_inputs(changed)["rows"].tolist()[:3] == [8, 2, 2]
 
 
@@ -119,8 +123,45 @@ def test_a_broken_prompt_is_refused_with_its_file(settings, content, message):
 def test_each_prompt_is_checked_in_the_form_that_its_own_model_takes(settings, monkeypatch):
     asked = []
     monkeypatch.setattr(inputs, "template_for", lambda name, chat, _: asked.append((name, chat)) or CHAT[name])
+    monkeypatch.setattr(inputs, "_check_writing", lambda *_: None)
     check_inputs(replace(settings, writer=replace(settings.writer, chat=True)))
     assert asked == [("label", False), ("paraphrase", True), ("judge", True)]
+
+
+def chat_folder(folder, template, make=tiny_qwen2):
+    model, tokenizer = make()
+    tokenizer.chat_template = template
+    model.save_pretrained(folder), tokenizer.save_pretrained(folder)
+    return ModelSpec(str(folder), chat=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "make"), [(NO_SYSTEM, tiny_gemma3), (OWN_SYSTEM, tiny_qwen2), (SWITCHED, tiny_qwen2)]
+)
+def test_any_chat_template_is_tried_before_the_first_stage_and_works_in_it(settings, tmp_path, capsys, template, make):
+    spec = chat_folder(tmp_path / "model", template, make)
+    asked = replace(settings, labeler=spec, labeler_kind="llm", writer=spec)
+    check_inputs(asked)
+    assert ("asked to answer without thinking first" in capsys.readouterr().out) == (template is SWITCHED)
+    labels = label(asked)
+    assert all(sum(row.values()) == pytest.approx(1, abs=1e-4) for row in labels["probabilities"])
+
+
+@pytest.mark.parametrize("role", ["labeler", "writer"])
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('System role not supported') }}"])
+def test_a_chat_template_that_cannot_be_rendered_is_refused_before_weights_are_there(
+    settings, tmp_path, role, template
+):
+    spec = chat_folder(tmp_path / "model", template)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    asked = replace(settings, **{role: spec}, labeler_kind="llm" if role == "labeler" else "few-shot")
+    with pytest.raises(UserError, match="model: its chat template cannot hold the prompt: .*set chat=False"):
+        check_inputs(asked)
+
+
+def test_a_base_model_taken_for_a_chat_model_is_refused(settings):
+    with pytest.raises(UserError, match="gemma-3-270m: its chat template .*set chat=False"):
+        check_inputs(replace(settings, writer=replace(settings.writer, chat=True)))
 
 
 @pytest.mark.parametrize(

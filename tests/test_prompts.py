@@ -1,30 +1,79 @@
 import pytest
+from tiny_models import CHATML, NO_SYSTEM, OWN_SYSTEM, SWITCHED, THINKING, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.prompts import CHAT, COMPLETION, Template, split_prompt, template_for
+from sirius_helpers.prompt_tokens import PromptTokens
+from sirius_helpers.prompts import CHAT, COMPLETION, Template, answer_end, split_prompt, template_for
 from sirius_helpers.settings import settings_for
-
-
-class ChatTokenizer:
-    """Writes messages the way ChatML does."""
-
-    bos_token = None
-
-    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
-        assert not tokenize and add_generation_prompt
-        turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
-        return "".join(turns) + "<|im_start|>assistant\n"
 
 
 class BaseTokenizer:
     bos_token = "<bos>"
 
 
-def test_a_chat_prompt_is_split_exactly_at_the_review():
-    template = Template("judge", system="Правила.", user="Текст: $review\nЭто отзыв?")
-    prefix, tail = split_prompt(template, ChatTokenizer(), chat=True)
-    assert prefix == "<|im_start|>system\nПравила.<|im_end|>\n<|im_start|>user\nТекст: "
-    assert tail == "\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\n"
+JUDGE = Template("judge", system="Правила.", user="Текст: $review\nЭто отзыв?")
+APART = "<|im_start|>system\nПравила.<|im_end|>\n<|im_start|>user\nТекст: "
+JOINED = "<|im_start|>user\nПравила.\n\nТекст: "
+ANSWER = "\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def chat_tokenizer(template, make=tiny_qwen2):
+    tokenizer = make()[1]
+    tokenizer.name_or_path, tokenizer.chat_template = "some/model", template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix", "tail"),
+    [
+        (CHATML, APART, ANSWER),
+        (OWN_SYSTEM, APART, ANSWER),
+        (CHATML.replace("message['content']", "message['content'] | trim"), APART, ANSWER),
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('No.') }}{% endif %}" + CHATML, JOINED, ANSWER),
+        ("{% set messages = messages[-1:] %}" + CHATML, JOINED, ANSWER),  # leaves the system text out
+        (SWITCHED, APART, ANSWER + "<think>\n\n</think>\n\n"),
+        (THINKING, APART, ANSWER + "<think>\n\n</think>\n\n"),
+    ],
+)
+def test_a_chat_prompt_is_split_exactly_at_the_review_whatever_the_template_makes_of_it(template, prefix, tail):
+    assert split_prompt(JUDGE, chat_tokenizer(template), chat=True) == (prefix, tail)
+
+
+def test_a_beginning_token_that_the_template_writes_is_not_doubled():
+    tokenizer = chat_tokenizer(NO_SYSTEM, tiny_gemma3)
+    prefix, tail = split_prompt(JUDGE, tokenizer, chat=True)
+    assert prefix == "<bos><start_of_turn>user\nПравила.\n\nТекст: "
+    assert tail == "\nЭто отзыв?<end_of_turn>\n<start_of_turn>model\n"
+    ids = PromptTokens(tokenizer, prefix, tail).prefix_ids
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "Cannot use chat template functions"),
+        ("{{ raise_exception('Only tools here. Sorry') }}", "Only tools here"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate"),
+        ("{% for", "unexpected|Expected"),
+        (CHATML.replace("message['content']", "message['content'] | upper"), "leaves out, doubles or changes"),
+        (CHATML.replace("message['content']", "message['content'] | replace(' ', '_')"), "leaves out, doubles or"),
+        (CHATML.replace("message['content']", "message['content'][:12]"), "leaves out, doubles or changes"),
+        (CHATML + CHATML, "leaves out, doubles or changes what the messages say"),
+    ],
+)
+def test_a_template_that_cannot_hold_the_prompt_is_refused_with_the_models_name_and_the_remedy(template, message):
+    expected = rf"^some/model: its chat template cannot hold the prompt: .*({message}).*\. Choose .* chat=False"
+    with pytest.raises(UserError, match=expected) as error:
+        split_prompt(JUDGE, chat_tokenizer(template), chat=True)
+    assert "\n" not in str(error.value)
+
+
+def test_an_answer_ends_as_the_template_ends_a_turn():
+    assert answer_end(chat_tokenizer(CHATML), chat=True) == "<|im_end|>"
+    gemma = chat_tokenizer(NO_SYSTEM, tiny_gemma3)
+    assert (gemma.eos_token, answer_end(gemma, chat=True)) == ("<eos>", "<end_of_turn>")
+    assert answer_end(chat_tokenizer("{{ raise_exception('') }}"), chat=True) == "<|im_end|>"
+    assert answer_end(gemma, chat=False) == "\n"
 
 
 def test_a_completion_prompt_begins_with_bos_and_ends_without_a_space():

@@ -1,7 +1,7 @@
 """Models of a few thousand random parameters with byte-level tokenizers: made in a moment, without a network.
 
-    model, tokenizer = tiny_qwen2()
-    model.save_pretrained(folder), tokenizer.save_pretrained(folder)   # what `from_pretrained` then loads
+model, tokenizer = tiny_qwen2()
+model.save_pretrained(folder), tokenizer.save_pretrained(folder)   # what `from_pretrained` then loads
 """
 
 from functools import cache
@@ -9,7 +9,9 @@ from functools import cache
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -29,6 +31,19 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# In the manner of Qwen2.5, Gemma 2, Qwen3 and DeepSeek-R1: a system text of its own; none at all, and a beginning
+# token; thoughts unless they are switched off; thoughts in any case.
+OWN_SYSTEM = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}" + CHATML
+NO_SYSTEM = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "<start_of_turn>{{ message['role'] }}\n{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+SWITCHED = CHATML.removesuffix("{% endif %}") + (
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+THINKING = CHATML.removesuffix("{% endif %}") + "<think>\n{% endif %}"
 # Where Qwen2 cuts a text before byte-pair encoding.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -93,6 +108,17 @@ def tiny_gemma3(seed=0, **config):
     settings |= {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
     settings |= {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
     return _model(Gemma3ForCausalLM, Gemma3TextConfig, tokenizer, seed, settings | config), tokenizer
+
+
+def tiny_vision_gemma3(seed=0):
+    """A chat model that sees pictures too: the text model of `tiny_gemma3` within another."""
+    text, tokenizer = tiny_gemma3(seed)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text.config.to_dict(), vision_config=vision, mm_tokens_per_image=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Gemma3ForConditionalGeneration(config).float().eval(), tokenizer
 
 
 def tiny_roberta(seed=0, **config):
