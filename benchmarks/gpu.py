@@ -172,7 +172,7 @@ def _the_labeler(proof: Proof) -> tuple[bool, str]:
     settings = proof.settings
 
     def labelled(texts: int) -> None:
-        label(_with_reviews(settings, texts))
+        label(replace(_with_reviews(settings, texts), run=f"label-{texts}"))  # what one run has, it labels only once
 
     proof.stage("label", labelled)
     texts = synthetic.reviews(proof.counts["label"])

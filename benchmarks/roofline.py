@@ -43,6 +43,11 @@ class Counted(TorchDispatchMode):
         self.operations: list[tuple[int, bool, int]] = []
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None) -> Any:
+        if function._overloadpacket not in flop_registry:
+            with self:  # what consists of others, such as a linear layer, comes whole in inference mode
+                parts = function.decompose(*arguments, **(options or {}))
+            if parts is not NotImplemented:
+                return parts
         result = function(*arguments, **(options or {}))
         before, after = _tensors((arguments, options)), _tensors(result)
         places = {tensor.untyped_storage().data_ptr() for tensor in before}

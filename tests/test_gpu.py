@@ -47,6 +47,13 @@ def test_bytes_are_those_that_an_operation_reads_or_writes(work, moved):
     assert counted.moved == moved
 
 
+def test_a_layer_is_counted_in_inference_too():
+    layer, rows = torch.nn.Linear(8, 8), torch.ones(4, 8)
+    with torch.inference_mode(), Counted() as counted:
+        layer(rows)
+    assert counted.flops == 2 * 4 * 8 * 8
+
+
 def test_a_backward_pass_is_counted_too():
     layer, rows = torch.nn.Linear(8, 8, bias=False), torch.ones(4, 8, requires_grad=True)
     with Counted() as counted:
