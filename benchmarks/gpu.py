@@ -37,23 +37,24 @@ from common import matmul_rate, seconds
 from roofline import T4, Counted, Rates
 from safetensors.torch import load_file
 
-from sirius_helpers import classifier, loaders
-from sirius_helpers.augmentation import augment
+from sirius_helpers import loaders
+from sirius_helpers.augment import augment
 from sirius_helpers.batching import Batcher
-from sirius_helpers.candidates import Writer
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.classifier import Classifier
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.labelers import label_question
-from sirius_helpers.labeling import label, review
+from sirius_helpers.encoder import classifier
+from sirius_helpers.encoder.classifier import Classifier
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.categories import labels_of, read_categories
+from sirius_helpers.files.runs import Run, begin
+from sirius_helpers.label import label, review
+from sirius_helpers.llm.candidates import Writer
+from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
+from sirius_helpers.predict import predict
 from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, begin
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 GIB = 2**30
 T4_MEMORY = 14.5 * GIB  # what CUDA leaves of 16 GB
@@ -278,7 +279,7 @@ def _scarce() -> Iterator[None]:
     if CUDA:
         yield
         return
-    from sirius_helpers.choices import ClosedQuestion
+    from sirius_helpers.llm.questions import ClosedQuestion
 
     score = ClosedQuestion._score
 

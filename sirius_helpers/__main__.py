@@ -25,14 +25,14 @@ from nbformat.reader import NotJSONError
 from traitlets.config import Config
 
 from .errors import UserError, command
-from .fetching import data_folder
-from .following import Following
-from .forms import fill_form
-from .inputs import check_inputs
-from .journal import write_atomically, writing
-from .locks import held_with_children
-from .runs import pinned
+from .extras.contest import data_folder
+from .files.inputs import check_inputs
+from .files.journal import write_atomically, writing
+from .files.lock import held_with_children
+from .files.runs import pinned
 from .settings import PROJECT, settings_for
+from .show.console import Following
+from .show.forms import fill_form
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 

@@ -34,10 +34,10 @@ from transformers.utils import logging as progress_bars
 from . import embedded, hub
 from .batching import free_memory, is_out_of_memory
 from .errors import UserError
+from .extras.server import Server
 from .kinds import Tokenizer
 from .model_checks import check_config, check_report, check_tokenizer, pad_token, writes_text
 from .models import CAUSAL_LM, ENCODER, ModelSpec
-from .server import Server
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}

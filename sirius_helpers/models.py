@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import UserError
+from .files.model_files import model_content
 from .kinds import Json
-from .model_files import model_content
 from .validation import Count, validated
 
 ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded.py, without a network

@@ -21,10 +21,12 @@ import pandas as pd
 from chrome import Page, chromium
 from matplotlib.figure import Figure
 
-from sirius_helpers import display, evidence, hypertext, scoreboard
-from sirius_helpers.corrections import BY_HAND
-from sirius_helpers.runs import Run
-from sirius_helpers.theme import Theme, styled
+from sirius_helpers.files.corrections import BY_HAND
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import evidence, scoreboard
+from sirius_helpers.show import html as hypertext
+from sirius_helpers.show import tables as display
+from sirius_helpers.show.theme import Theme, styled
 
 # Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …
 _RUN = "document.documentElement.setAttribute('data-ran-{}',1)"

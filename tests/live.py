@@ -28,9 +28,9 @@ from pathlib import Path
 import nbformat
 from chrome import Page, chromium
 
-from sirius_helpers import locks
-from sirius_helpers.forms import fill_form
+from sirius_helpers.files import lock as locks
 from sirius_helpers.settings import PROJECT
+from sirius_helpers.show.forms import fill_form
 
 UNTIL = "## 4. Train"  # the cells before it are run
 LAB = {

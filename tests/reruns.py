@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 
 from sirius_helpers import data_pictures, evidence, fetching, forms, scoreboard, widgets  # noqa: F401  imported once
 from sirius_helpers.__main__ import socket_files
-from sirius_helpers.runs import digest
+from sirius_helpers.files.runs import digest
 from sirius_helpers.settings import PROJECT, Settings
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"

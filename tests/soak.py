@@ -27,9 +27,9 @@ from pathlib import Path
 
 from lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fork, pipeline
 
-from sirius_helpers import locks
-from sirius_helpers.journal import read_records
-from sirius_helpers.runs import MADE_BY
+from sirius_helpers.files import lock as locks
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import MADE_BY
 
 JOURNALS = ("labels.jsonl", "synthetic.jsonl", "rejected.jsonl")
 Problems = list[str]

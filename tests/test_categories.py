@@ -1,7 +1,7 @@
 import pytest
 
-from sirius_helpers.categories import KNOWN, by_any_name, labels_of, read_categories
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.categories import KNOWN, by_any_name, labels_of, read_categories
 
 
 def test_toml_brings_descriptions_examples_and_aliases(data):

@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from sirius_helpers import embedded
-from sirius_helpers.choices import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.errors import UserError
+from sirius_helpers.llm.questions import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import Template, split_prompt

@@ -20,9 +20,9 @@ from nbclient import NotebookClient
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.__main__ import socket_files
-from sirius_helpers.fetching import FILES
-from sirius_helpers.forms import fill_form
+from sirius_helpers.extras.contest import FILES
 from sirius_helpers.settings import PROJECT
+from sirius_helpers.show.forms import fill_form
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 # What a user does: fill in form fields, run cell after cell. Argument: a list of [cells to run, their fields].
@@ -34,8 +34,8 @@ notebook = json.load(open("sirius_pipeline.ipynb"))
 cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
 for ids, fields in steps:
     if "CONTEST_ADDRESS" in fields:
-        import sirius_helpers.fetching
-        sirius_helpers.fetching.PAUSE = 0
+        import sirius_helpers.extras.contest
+        sirius_helpers.extras.contest.PAUSE = 0
     try:
         for name in ids:
             exec(cells[name], names)

@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 from conftest import write_csv
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.corrections import BY_HAND, correct, correct_new, read_corrections
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, review
-from sirius_helpers.reviews import read_texts
-from sirius_helpers.runs import Run
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.corrections import BY_HAND, correct, correct_new, read_corrections
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.files.runs import Run
+from sirius_helpers.label import label, review
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_before_there_are_labels_the_stage_that_makes_them_is_named(settings):
 def test_a_write_that_fails_leaves_the_old_corrections(labelled, monkeypatch):
     first, second, *_ = review(labelled)["id"]
     correct(labelled, first, "посуда")
-    monkeypatch.setattr("sirius_helpers.journal.os.replace", lambda *_: 1 / 0)
+    monkeypatch.setattr("sirius_helpers.files.journal.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         correct(labelled, second, "посуда")
     assert given(labelled) == {first: "посуда"}

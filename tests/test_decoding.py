@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sirius_helpers.decoding import LEGACY, read_text, reads_as_russian
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.decoding import LEGACY, read_text, reads_as_russian
 from sirius_helpers.settings import PROJECT
 
 SAMPLE = pd.read_csv(PROJECT / "data" / "sample" / "train.csv", dtype=str, keep_default_na=False)["text"].tolist()

@@ -5,9 +5,11 @@ import pytest
 from browser import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
-from sirius_helpers import display, evidence, hypertext, scoreboard
-from sirius_helpers.corrections import BY_HAND
-from sirius_helpers.theme import pngs, styled
+from sirius_helpers.files.corrections import BY_HAND
+from sirius_helpers.show import evidence, scoreboard
+from sirius_helpers.show import html as hypertext
+from sirius_helpers.show import tables as display
+from sirius_helpers.show.theme import pngs, styled
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 

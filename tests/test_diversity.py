@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sirius_helpers.diversity import chrf, distinct, diversity, told_apart
+from sirius_helpers.llm.diversity import chrf, distinct, diversity, told_apart
 
 
 def test_distinct_counts_different_words_among_all():

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.judging import read_control
-from sirius_helpers.leaks import near_duplicates
-from sirius_helpers.reviews import read_texts
+from sirius_helpers.encoder.leaks import near_duplicates
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.llm.judge import read_control
 from sirius_helpers.settings import PROJECT, settings_for
 
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md")]

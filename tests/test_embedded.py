@@ -10,8 +10,10 @@ import torch
 import tqdm.auto
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sirius_helpers import e5_weights, embedded, model_cache
-from sirius_helpers.encoding import mean_pooled
+from sirius_helpers import embedded
+from sirius_helpers.embedded import cache as model_cache
+from sirius_helpers.embedded import e5 as e5_weights
+from sirius_helpers.encoder.embedding import mean_pooled
 from sirius_helpers.errors import UserError
 from sirius_helpers.models import CAUSAL_LM, ENCODER
 

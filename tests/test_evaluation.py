@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from tiny_models import tiny_roberta
 
-from sirius_helpers import training
-from sirius_helpers.calibration import calibration_error
-from sirius_helpers.classifier import Classifier
-from sirius_helpers.evaluation import FILES, evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers import train as training
+from sirius_helpers.encoder.calibration import calibration_error
+from sirius_helpers.encoder.classifier import Classifier
+from sirius_helpers.encoder.scores import ALL, ORIGINAL
+from sirius_helpers.evaluate import FILES, evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers.files.runs import Run, begin, digest
 from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.scoring import ALL, ORIGINAL
 from sirius_helpers.settings import Settings
-from sirius_helpers.training import train
+from sirius_helpers.train import train
 
 
 def test_the_leak_report_counts_sources_and_near_duplicates_on_the_learning_side():

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from sirius_helpers import evidence
-from sirius_helpers.runs import Run
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import evidence
 
 
 @pytest.fixture

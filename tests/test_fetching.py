@@ -6,9 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sirius_helpers import __main__, fetching
+from sirius_helpers import __main__
 from sirius_helpers.errors import UserError
-from sirius_helpers.fetching import ADDRESS, FILES, Remote, data_folder, fetch
+from sirius_helpers.extras import contest as fetching
+from sirius_helpers.extras.contest import ADDRESS, FILES, Remote, data_folder, fetch
 
 CONTENT = {"train.csv": "text\nСапоги\n".encode(), "test.csv": b"text\n" + b"x" * 200_000}
 REMOTES = tuple(Remote(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in CONTENT.items())

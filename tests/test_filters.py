@@ -3,9 +3,9 @@ import time
 import pandas as pd
 import pytest
 
-from sirius_helpers.augmentation import _identity
+from sirius_helpers.augment import _identity
 from sirius_helpers.errors import UserError
-from sirius_helpers.filters import (
+from sirius_helpers.llm.filters import (
     FILTERS,
     bare,
     cleaned,

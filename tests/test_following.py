@@ -3,8 +3,8 @@ import io
 import nbformat
 import pytest
 
-from sirius_helpers import following
-from sirius_helpers.following import Following
+from sirius_helpers.show import console as following
+from sirius_helpers.show.console import Following
 
 BAR = ["\rlabel:   0%", "\rlabel:  40%", "\rlabel:  80%\rlabel: 100%", "\n", "label: done\n"]
 

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from sirius_helpers import installing
+from sirius_helpers.extras import installing
 from sirius_helpers.settings import PROJECT
 
 

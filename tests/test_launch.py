@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_models import tiny_roberta
 
-from sirius_helpers import launch, processes
+from sirius_helpers.encoder.trainer import weighted_loss
+from sirius_helpers.extras import launch, processes
+from sirius_helpers.files.runs import Run, begin
 from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.runs import Run, begin
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.trainer import weighted_loss
-from sirius_helpers.training import train
+from sirius_helpers.train import train
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_p
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     paths = {"PYTHONPATH": str(PROJECT), "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [*accelerate, *options, "-m", "sirius_helpers.launch", "--run", str(both.folder)],
+        [*accelerate, *options, "-m", "sirius_helpers.extras.launch", "--run", str(both.folder)],
         env=os.environ | paths | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -7,12 +7,12 @@ import time
 import psutil
 import pytest
 
-from sirius_helpers import locks
 from sirius_helpers.errors import UserError
-from sirius_helpers.locks import held, held_with_children
+from sirius_helpers.files import lock as locks
+from sirius_helpers.files.lock import held, held_with_children
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from sirius_helpers.locks import held\n"
+    "import sys, time; from pathlib import Path; from sirius_helpers.files.lock import held\n"
     "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(float(sys.argv[2]))"
 )
 ELSEWHERE = {"machine": "another", "host": "colab-1", "pid": 7, "started": 1.0, "since": "noon"}
@@ -117,7 +117,7 @@ def test_a_child_works_beside_its_parent_and_nobody_else_does(tmp_path):
 
 def test_a_child_keeps_the_folder_when_its_parent_was_killed(tmp_path):
     code = (
-        "import subprocess, sys, time; from sirius_helpers.locks import held_with_children\n"
+        "import subprocess, sys, time; from sirius_helpers.files.lock import held_with_children\n"
         "with held_with_children(sys.argv[1]): subprocess.run([sys.executable, '-c', *sys.argv[2:]])"
     )
     command = [sys.executable, "-c", code, tmp_path, HOLD, tmp_path, "60"]
@@ -165,7 +165,7 @@ def test_of_many_that_find_an_abandoned_lock_one_gets_it(tmp_path):
     """All start at the same moment; whoever holds the lock writes its pid twice, a while apart."""
     leave(tmp_path, **ELSEWHERE, beat=0.0)
     code = (
-        "import os, sys, time; from pathlib import Path; from sirius_helpers.locks import held\n"
+        "import os, sys, time; from pathlib import Path; from sirius_helpers.files.lock import held\n"
         "from sirius_helpers.errors import UserError\n"
         "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
         "try:\n"

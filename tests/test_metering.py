@@ -2,7 +2,7 @@ import time
 
 import numpy as np
 
-from sirius_helpers.metering import EVERY, Meter
+from sirius_helpers.files.metering import EVERY, Meter
 
 
 def test_a_peak_inside_the_work_is_seen_after_it_is_gone():

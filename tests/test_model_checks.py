@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from sirius_helpers import loaders
-from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
-from sirius_helpers.forms import form_changes
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.labeling import label
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_model, load_tokenizer
 from sirius_helpers.models import ModelSpec
+from sirius_helpers.show.forms import form_changes
 
 
 def saved(folder, *parts):

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sirius_helpers import data_pictures, pictures
-from sirius_helpers.theme import LIGHT, THEMES, png
+from sirius_helpers.show import data_pictures, pictures
+from sirius_helpers.show.theme import LIGHT, THEMES, png
 
 LABELS = ["обувь", "посуда", "украшения и аксессуары"]
 HISTORY = pd.DataFrame(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sirius_helpers.runs import MADE_BY
+from sirius_helpers.files.runs import MADE_BY
 from sirius_helpers.settings import PROJECT
 
 STAGES = ["label", "review", "augment", "split", "train", "evaluate", "predict"]

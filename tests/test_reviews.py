@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.reviews import (
+from sirius_helpers.files.categories import Category
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.reviews import (
     read_labelled,
     read_reviews,
     read_table,

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from sirius_helpers import runs
 from sirius_helpers.errors import UserError
-from sirius_helpers.runs import MADE_BY, Run
+from sirius_helpers.files import runs
+from sirius_helpers.files.runs import MADE_BY, Run
 from sirius_helpers.settings import PROJECT
 
 
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_stage_is_not_recorded(tmp_path)
 
 
 def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):
-    code = "import sys; from sirius_helpers.locks import held\nwith held(sys.argv[1]): print(flush=True); input()"
+    code = "import sys; from sirius_helpers.files.lock import held\nwith held(sys.argv[1]): print(flush=True); input()"
     command = [sys.executable, "-c", code, settings.folder]
     other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
     other.stdout.readline()

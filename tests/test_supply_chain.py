@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers.classifier import WEIGHTS, Classifier, new_model, save
+from sirius_helpers.encoder.classifier import WEIGHTS, Classifier, new_model, save
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal
-from sirius_helpers.labeling import label
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.reviews import read_reviews, write_csv
+from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer
 from sirius_helpers.models import ModelSpec
-from sirius_helpers.reviews import read_reviews, write_csv
 from sirius_helpers.settings import PROJECT
 
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "eval", "exec", "compile", "__import__"}

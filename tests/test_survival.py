@@ -14,18 +14,20 @@ import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import __main__, locks, pictures
-from sirius_helpers.augmentation import augment
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.journal import Journal
-from sirius_helpers.labeling import label, review
+from sirius_helpers import __main__
+from sirius_helpers.augment import augment
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files import lock as locks
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.runs import Run, begin, digest
+from sirius_helpers.label import label, review
 from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
+from sirius_helpers.predict import predict
 from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, begin, digest
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers.show import pictures
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.tables import read_table
 from sirius_helpers.settings import PROJECT
-from sirius_helpers.tables import read_table
 
 # Long enough to be certain in any encoding: capitals, every case of "я", and over forty letters.
 LONG = ["Заказала пальто, а прислали куртку", "Моя дочка в восторге, ткань мягкая и тёплая", "Очень мало, Яна вернула"]

@@ -3,11 +3,11 @@ import importlib.util
 import pandas as pd
 import pytest
 
-from sirius_helpers import widgets
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal
-from sirius_helpers.runs import Run
-from sirius_helpers.widgets import drop_downs, reject_buttons
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import widgets
+from sirius_helpers.show.widgets import drop_downs, reject_buttons
 
 NASTY = "<script>alert(1)</script> сапоги"
 ROWS = pd.DataFrame(
