@@ -45,13 +45,14 @@ from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.evaluate import evaluate
 from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.files.runs import Run, begin
-from sirius_helpers.label import label, review
+from sirius_helpers.label import label
 from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.predict import predict
 from sirius_helpers.profiles import t4
+from sirius_helpers.review import review
 from sirius_helpers.settings import PROJECT, Settings
 from sirius_helpers.split import split
 from sirius_helpers.train import train

@@ -25,10 +25,11 @@ from sklearn.model_selection import StratifiedKFold
 
 from sirius_helpers.encoder.baseline import frozen_embeddings
 from sirius_helpers.encoder.label_noise import confident_suggestions, out_of_fold
-from sirius_helpers.encoder.leaks import leak_groups
 from sirius_helpers.files.categories import labels_of, phrases, read_categories
+from sirius_helpers.files.leaks import leak_groups
 from sirius_helpers.files.runs import begin
-from sirius_helpers.label import label, review
+from sirius_helpers.label import label
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.split import TEST
 

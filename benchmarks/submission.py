@@ -16,8 +16,9 @@ from sirius_helpers.encoder import trainer
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.files.reviews import write_csv
 from sirius_helpers.files.runs import begin
-from sirius_helpers.label import label, review
+from sirius_helpers.label import label
 from sirius_helpers.predict import predict
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.split import TRAIN, VALIDATION, joined, with_examples
 from sirius_helpers.train import train

@@ -28,7 +28,7 @@ from .errors import UserError, command
 from .extras.contest import data_folder
 from .files.inputs import check_inputs
 from .files.journal import write_atomically, writing
-from .files.lock import held_with_children
+from .files.lock import run_lock
 from .files.runs import pinned
 from .settings import PROJECT, settings_for
 from .show.console import Following
@@ -64,8 +64,8 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
     start, following = time.monotonic(), Following(sys.stdout)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        # One run from the first cell to the last: another would overwrite the notebook between two stages.
-        with held_with_children(settings.folder), tidied(target), writing(target), socket_files() as config:
+        # From the first cell to the last: another `make run` would overwrite the notebook between two stages.
+        with run_lock(settings.folder, "notebook"), tidied(target), writing(target), socket_files() as config:
             papermill.execute_notebook(
                 fill_form(nbformat.read(NOTEBOOK, as_version=4), fields),
                 target,

@@ -20,17 +20,17 @@ import pandas as pd
 from .errors import UserError
 from .files.categories import read_categories
 from .files.journal import Journal, fingerprint, read_records
-from .files.lock import held
+from .files.lock import run_lock
 from .files.runs import Run, digest, pinned
 from .files.tables import records_of
 from .kinds import Json, JsonView
-from .label import review
 from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
 from .llm.judge import control_file, read_control
-from .llm.labelers import opinion_identity, second_look
+from .llm.labelers import labeler_fingerprint, second_look
 from .llm.quotas import Wanted, plan
 from .loaders import causal_lm
 from .prompts import template_for
+from .review import review
 from .settings import Settings
 
 FILES = ("synthetic.jsonl", "rejected.jsonl")
@@ -124,7 +124,7 @@ def keep(settings: Settings, *ids: str) -> pd.DataFrame:
 def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
     """The kept and the refused texts for a person's choice, while no stage is at work on them."""
     run, mark = Run(settings.folder), fingerprint("augment", *_identity(_pinned(settings)))
-    with held(run.folder):
+    with run_lock(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
                 f"the texts in {run.folder} were written under other settings: model, prompt, seed, sampling or a "
@@ -173,7 +173,7 @@ def _pinned(settings: Settings) -> Settings:
 def _identity(settings: Settings) -> list[object]:
     """Everything a synthetic review depends on beside its original."""
     chat = settings.writer.chat
-    check = [opinion_identity(settings, read_categories(settings.data))] if settings.category_check else []
+    check = [labeler_fingerprint(settings, read_categories(settings.data))] if settings.category_check else []
     return [
         settings.writer.identity,
         template_for("paraphrase", chat, settings.prompts).identity,

@@ -19,22 +19,20 @@ from .encoder.baseline import Linear, frozen_embeddings
 from .encoder.calibration import calibrated, calibration_error, coverage
 from .encoder.classifier import Classifier
 from .encoder.label_noise import doubtful_labels
-from .encoder.leaks import near_duplicates, repeating
 from .encoder.scores import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import fingerprint, write_atomically
-from .files.reviews import normalised, read_labelled, write_csv
+from .files.leaks import near_duplicates, repeating
+from .files.reviews import PARTS, TEST, normalised, read_csv, read_labelled, write_csv
 from .files.runs import Run, digest, pinned
 from .files.tables import read_table
 from .kinds import Json
 from .settings import Settings
 from .show import pictures
 from .show.model_card import model_card
-from .split import PARTS, TEST, read_split
 from .train import best_epoch, calibration_rows
 
 FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
-WORDS = ("id", "text", "category", "predicted", "suggested")
 
 
 def evaluate(settings: Settings) -> Json:
@@ -57,7 +55,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
     taxonomy, path = read_categories(settings.data), settings.data / "human_labels.csv"
     labels = labels_of(taxonomy)
     human = read_labelled(path, taxonomy) if path.exists() else None
-    table = read_split(run)
+    table = read_csv(run.need("split.csv"))
     leaked = leaked_rows(table, settings.near_duplicate)
     rows = table[~table["synthetic"] | (table["part"] == TEST)].assign(leaked=leaked["either"])
     if human is not None:  # a part of its own
@@ -80,7 +78,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
         **_metrics(scored, fitted, labels, settings),
     }
     if human is not None:
-        given = read_table(run.need("labels.csv"), ["text", "category"])
+        given = read_csv(run.need("labels.csv"))
         metrics["labels_against_human"] = _labels_against_human(given, human)
     shown = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
     write_csv(run.path("errors.csv"), worst_errors(shown))
@@ -92,7 +90,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
 
 def read_findings(run: Run, name: str) -> pd.DataFrame:
     """`errors.csv` or `doubtful_labels.csv`, the worst row first; texts to the letter, the rest as numbers."""
-    return pd.read_csv(run.need(name), keep_default_na=False, dtype=dict.fromkeys(WORDS, str))
+    return read_csv(run.need(name))
 
 
 def _predicted(

@@ -1,10 +1,8 @@
 """A category, with probabilities, for every review: from an LLM, from a few examples, or from a file.
 
-Writes `labels.jsonl` (id, text, category, probabilities, margin, labeler) and, with a person's corrections on
-top, `labels.csv`, which is what the later stages read. No label outside the taxonomy can occur.
+Writes `labels.jsonl` (id, text, category, probabilities, margin, labeler). No label outside the taxonomy can occur.
 
     labels = label(settings)               # stage "label"
-    labels = review(settings)              # stage "review"
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ import pandas as pd
 from .batching import progress
 from .errors import UserError
 from .files.categories import Category, by_any_name, labels_of, read_categories
-from .files.corrections import FILE, corrected
 from .files.journal import Journal, fingerprint, read_records
-from .files.reviews import normalised, read_labelled, read_reviews, write_csv
+from .files.reviews import normalised, read_labelled, read_reviews
 from .files.runs import Run, digest, pinned
-from .files.tables import read_table, records_of
+from .files.tables import records_of
 from .kinds import Json, JsonView
-from .llm.labelers import loaded_labeler, opinion_identity
+from .llm.labelers import labeler_fingerprint, loaded_labeler
 from .settings import Settings
 
 
@@ -50,23 +47,6 @@ def label(settings: Settings) -> pd.DataFrame:
         by_id = {record["id"]: record for record in journal.records}
         journal.replace(by_id[i] for i in train["id"])  # batches finish in order of length
     return pd.DataFrame(journal.records)
-
-
-def review(settings: Settings) -> pd.DataFrame:
-    """Stage "review": apply `corrections.csv` (id or text, category), if there is one; write `labels.csv`."""
-    run = Run(settings.folder)
-    source = run.need("labels.jsonl")
-    labels = pd.DataFrame(read_records(source))[["id", "text", "category", "labeler"]]
-    corrections = run.path(FILE)
-    taxonomy = read_categories(settings.data)
-    names = by_any_name(taxonomy) if corrections.exists() else None
-    mark = fingerprint("review", digest(source), digest(corrections), names)
-    if not run.is_finished("review", mark):
-        with run.stage("review", mark, ["labels.csv"]):
-            if corrections.exists():
-                labels = corrected(labels, corrections, taxonomy)
-            write_csv(run.path("labels.csv"), labels)
-    return read_table(run.path("labels.csv"), ["id", "text", "category"])
 
 
 def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
@@ -126,4 +106,4 @@ def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[objec
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
         return ["imported", digest(settings.labels), by_any_name(taxonomy)]
-    return opinion_identity(settings, taxonomy)
+    return labeler_fingerprint(settings, taxonomy)

@@ -5,14 +5,16 @@ ModelSpec("ai-forever/ruRoberta-large", revision="…")
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from .errors import UserError
-from .files.model_files import model_content
 from .kinds import Json
 from .validation import Count, validated
 
+SAMPLES, SAMPLE = 16, 64 * 1024  # pieces of a file, bytes of each: a smaller file is read whole
 ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded.py, without a network
 
 
@@ -48,3 +50,23 @@ class ModelSpec:
         """What tells a local folder's model from another one at the same place; nothing for other models."""
         folder = Path(self.name)
         return {"content": model_content(folder)} if folder.is_dir() else {}
+
+
+def model_content(folder: Path) -> str:
+    """Short sha256 of the names, sizes and samples of a folder's files, wherever the folder lies.
+
+    The samples are spread over the whole file, so that weights which were trained on differ in some of them, though
+    header, size and embeddings are the same.
+    """
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        whole.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        starts: Sequence[int] = range(0, size, SAMPLE)
+        if len(starts) > SAMPLES:
+            starts = [(size - SAMPLE) * n // (SAMPLES - 1) for n in range(SAMPLES)]
+        with open(path, "rb") as file:
+            for start in starts:
+                file.seek(start)
+                whole.update(file.read(SAMPLE))
+    return whole.hexdigest()[:16]

@@ -20,7 +20,7 @@ from .batching import progress
 from .encoder.classifier import Classifier
 from .errors import UserError
 from .files.journal import fingerprint, replacing
-from .files.reviews import read_texts, write_csv, write_submission
+from .files.reviews import read_csv, read_texts, write_csv
 from .files.runs import Run, digest
 from .settings import Settings
 
@@ -37,7 +37,7 @@ def predict(settings: Settings) -> pd.DataFrame:
         with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
             _predict(read_texts(source), run, work, settings)
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
-    return _read(run.path("predictions.csv"), ["text", "category", "confidence"])  # the probabilities stay on disk
+    return read_csv(run.path("predictions.csv"), ["text", "category", "confidence"])  # the probabilities stay on disk
 
 
 def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> None:
@@ -46,11 +46,11 @@ def _predict(texts: Sequence[str], run: Run, work: Path, settings: Settings) -> 
             shutil.rmtree(old)
     with Classifier.load(run.path("adapter"), settings.device, settings.tokens_per_batch) as classifier:
         pieces = write_pieces(texts, classifier, work)
-    categories = pd.concat([_read(piece, ["category"]) for piece in pieces])["category"]
+    categories = pd.concat([read_csv(piece, ["category"]) for piece in pieces])["category"]
     if len(categories) != len(texts):
         raise UserError(f"{work} holds {len(categories)} predictions of {len(texts)}; run the stage 'predict' again.")
     join(pieces, run.path("predictions.csv"))
-    write_submission(run.path("submission.csv"), categories)
+    write_csv(run.path("submission.csv"), categories.to_frame())
 
 
 def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> list[Path]:
@@ -71,7 +71,7 @@ def write_pieces(texts: Sequence[str], classifier: Classifier, folder: Path) -> 
 def _is_whole(piece: Path, chunk: Sequence[str]) -> bool:
     """Whether a chunk's file is there and holds its texts, row by row, to the end of its last line."""
     try:
-        return piece.read_bytes().endswith(b"\n") and _read(piece, ["text"])["text"].tolist() == list(chunk)
+        return piece.read_bytes().endswith(b"\n") and read_csv(piece, ["text"])["text"].tolist() == list(chunk)
     except (FileNotFoundError, ValueError):  # no CSV any more
         return False
 
@@ -91,8 +91,3 @@ def join(pieces: Sequence[Path], target: Path) -> None:
         for piece in pieces:
             header, newline, rows = piece.read_bytes().partition(b"\n")
             file.write(rows if file.tell() else header + newline + rows)
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Columns of predictions: texts and categories as they are, also where they look like numbers or like nothing."""
-    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype={"text": str, "category": str})

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files.toml import read_toml
+from .files.decoding import read_toml
 from .kinds import Tokenizer
 from .llm.text_tokens import markers
 

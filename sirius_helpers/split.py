@@ -19,19 +19,15 @@ import pandas as pd
 from scipy.optimize import Bounds, LinearConstraint, milp
 from sklearn.model_selection import train_test_split
 
-from .encoder.leaks import leak_groups, repeating
 from .errors import UserError
 from .files.categories import Category, phrases, read_categories
 from .files.journal import fingerprint, read_records
-from .files.reviews import write_csv
+from .files.leaks import leak_groups, repeating
+from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import Run, digest
-from .files.tables import read_table
 from .kinds import Json
-from .label import review
+from .review import review
 from .settings import Settings
-
-TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
-EXAMPLE = "example"  # the source of a category's own phrase
 
 
 def split(settings: Settings) -> pd.DataFrame:
@@ -56,29 +52,7 @@ def split(settings: Settings) -> pd.DataFrame:
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
             _tell_what_is_not_held_out(table)
             write_csv(run.path("split.csv"), with_examples(table, taxonomy, settings.near_duplicate))
-    return read_split(run)
-
-
-def read_split(run: Run) -> pd.DataFrame:
-    """`split.csv` with `synthetic` as a boolean."""
-    table = read_table(run.need("split.csv"), ["text", "category", "source_id", "synthetic", "part"])
-    return table.assign(synthetic=table["synthetic"] == "True")
-
-
-def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
-    originals = table[~table["synthetic"]]
-    held_out = set(originals["category"][originals["part"] == TEST])
-    if not held_out:
-        raise UserError(
-            f"none of the {len(originals)} original reviews falls into the test part, so no score could be computed. "
-            "Label more reviews (two that differ in a category are enough with split='grouped') or raise test_share, "
-            "then run the stage 'split' again."
-        )
-    if missing := sorted(set(originals["category"]) - held_out):
-        print(
-            f"split: no original review of {', '.join(missing)} is held out, so no score tells of it: too few reviews, "
-            "or all of them copies of each other or of other categories' reviews."
-        )
+    return read_csv(run.path("split.csv"))
 
 
 def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
@@ -96,19 +70,6 @@ def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
     made = pd.DataFrame(fitting, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
-
-
-def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate: float) -> pd.DataFrame:
-    """The categories' example phrases below the table, as training rows of their own.
-
-    They are no reviews (`synthetic`, source "example"), and a rare category has few others. One that nearly repeats a
-    row which is not in training is left out.
-    """
-    rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
-    rows = rows.assign(source_id=EXAMPLE, synthetic=True, part=TRAIN)
-    held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
-    repeats = repeating(rows["text"].tolist(), held_out, near_duplicate)
-    return pd.concat([table, rows.drop(index=list(repeats))], ignore_index=True)
 
 
 def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:
@@ -139,21 +100,20 @@ def grouped_parts(
     what is left in train.
     """
     originals = ~table["synthetic"].to_numpy()
-    home = {}  # group -> its originals' most frequent category, and how many originals
+    home = {}  # group -> its originals' most frequent category
+    sizes = {}  # group -> how many originals
     holders: dict[str, list[int]] = {}  # category -> groups with an original of it
-    for group, rows in pd.Series(np.flatnonzero(originals)).groupby(groups[originals]):
-        counts = Counter(table["category"].iloc[rows])
-        home[group] = (min(counts, key=lambda name: (-counts[name], name)), len(rows))
+    for group, names in table["category"][originals].groupby(groups[originals]):
+        counts = Counter(names)
+        home[group], sizes[group] = min(counts, key=lambda name: (-counts[name], name)), len(names)
         for name in counts:
             holders.setdefault(name, []).append(group)
-    sizes = {group: size for group, (_, size) in home.items()}
     part_of = dict.fromkeys(home, TRAIN)
     for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
-        for category in sorted({name for name, _ in home.values()}):
-            left = sorted(g for g in home if home[g][0] == category and part_of[g] == TRAIN)
+        for category in sorted(set(home.values())):
+            left = sorted(g for g in home if home[g] == category and part_of[g] == TRAIN)
             random.Random(f"{seed}:{part}:{category}").shuffle(left)
-            for group in _take({g: sizes[g] for g in left}, share):
-                part_of[group] = part
+            part_of |= dict.fromkeys(_take({g: sizes[g] for g in left}, share), part)
         if part == TEST:
             test = _on_both_sides(sizes, list(holders.values()), {g for g in home if part_of[g] == TEST})
             part_of = {g: TEST if g in test else TRAIN for g in home}
@@ -161,6 +121,19 @@ def grouped_parts(
         if all(part_of[g] != TRAIN for g in held):
             part_of[min((g for g in held if part_of[g] == VALIDATION), key=sizes.__getitem__)] = TRAIN
     return np.array([part_of[group] for group in groups], dtype=object)
+
+
+def _take(sizes: dict[int, int], share: float) -> list[int]:
+    """Groups, in the given order, that make up about `share` of the rows: never none of several, never all."""
+    wanted = max(1, round(share * sum(sizes.values())))
+    taken: list[int] = []
+    rows = 0
+    for group, size in sizes.items():
+        fits = rows + size <= wanted or not taken and size == min(sizes.values())
+        if fits and len(taken) + 1 < len(sizes):
+            taken.append(group)
+            rows += size
+    return taken
 
 
 def _on_both_sides(sizes: dict[int, int], holders: list[list[int]], test: set[int]) -> set[int]:
@@ -183,14 +156,30 @@ def _on_both_sides(sizes: dict[int, int], holders: list[list[int]], test: set[in
     return {g for g, x in zip(groups, found.x, strict=False) if x > 0.5}
 
 
-def _take(sizes: dict[int, int], share: float) -> list[int]:
-    """Groups, in the given order, that make up about `share` of the rows: never none of several, never all."""
-    wanted = max(1, round(share * sum(sizes.values())))
-    taken: list[int] = []
-    rows = 0
-    for group, size in sizes.items():
-        fits = rows + size <= wanted or not taken and size == min(sizes.values())
-        if fits and len(taken) + 1 < len(sizes):
-            taken.append(group)
-            rows += size
-    return taken
+def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
+    originals = table[~table["synthetic"]]
+    held_out = set(originals["category"][originals["part"] == TEST])
+    if not held_out:
+        raise UserError(
+            f"none of the {len(originals)} original reviews falls into the test part, so no score could be computed. "
+            "Label more reviews (two that differ in a category are enough with split='grouped') or raise test_share, "
+            "then run the stage 'split' again."
+        )
+    if missing := sorted(set(originals["category"]) - held_out):
+        print(
+            f"split: no original review of {', '.join(missing)} is held out, so no score tells of it: too few reviews, "
+            "or all of them copies of each other or of other categories' reviews."
+        )
+
+
+def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate: float) -> pd.DataFrame:
+    """The categories' example phrases below the table, as training rows of their own.
+
+    They are no reviews (`synthetic`, source "example"), and a rare category has few others. One that nearly repeats a
+    row which is not in training is left out.
+    """
+    rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
+    rows = rows.assign(source_id=EXAMPLE, synthetic=True, part=TRAIN)
+    held_out = table.loc[table["part"] != TRAIN, "text"].tolist()
+    repeats = repeating(rows["text"].tolist(), held_out, near_duplicate)
+    return pd.concat([table, rows.drop(index=list(repeats))], ignore_index=True)

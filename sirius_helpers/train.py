@@ -27,13 +27,12 @@ from .errors import UserError
 from .extras import processes
 from .files.categories import labels_of, read_categories
 from .files.journal import fingerprint, write_atomically
-from .files.reviews import write_csv
+from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import Run, digest, pinned
 from .kinds import Json, Tokenizer
 from .llm.text_tokens import TextTokens
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
-from .split import TRAIN, VALIDATION, read_split
 
 
 def train(settings: Settings) -> pd.DataFrame:
@@ -46,7 +45,7 @@ def train(settings: Settings) -> pd.DataFrame:
         shutil.rmtree(work, ignore_errors=True)
         print("train: the adapter was trained earlier on these rows and settings; reused.")
         return pd.read_csv(run.path("history.csv"))
-    table = read_split(run)
+    table = read_csv(run.need("split.csv"))
     if unknown := sorted(set(table["category"]) - set(labels)):
         raise UserError(
             f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "

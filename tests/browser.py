@@ -21,7 +21,7 @@ import pandas as pd
 from chrome import Page, chromium
 from matplotlib.figure import Figure
 
-from sirius_helpers.files.corrections import BY_HAND
+from sirius_helpers.files.reviews import BY_HAND
 from sirius_helpers.files.runs import Run
 from sirius_helpers.show import evidence, scoreboard
 from sirius_helpers.show import html as hypertext

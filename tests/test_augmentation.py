@@ -13,10 +13,10 @@ from sirius_helpers.augment import augment, keep, read_refused, reject
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run
-from sirius_helpers.label import review
 from sirius_helpers.llm import labelers
 from sirius_helpers.llm.filters import bare
 from sirius_helpers.llm.judge import read_control
+from sirius_helpers.review import review
 
 
 class FakeWriter:

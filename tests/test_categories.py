@@ -29,7 +29,10 @@ def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
         ("categories.txt", "одна\n", "a classifier needs at least two"),
         ("categories.txt", "а\nб\nа\n", "stand twice"),
         ("categories.toml", "[[category]\n", "not valid TOML"),
-        ("categories.toml", '[[category]]\nname = "x"\n', 'needs label = "…"'),
+        ("categories.toml", '[[category]]\nname = "x"\n', 'category 0 name: Unexpected.*needs label = "…"'),
+        ("categories.toml", '[[category]]\nlabel = "x"\nexamples = "подошва"\n', "category 0 examples: .*lists of"),
+        ("categories.toml", '[[category]]\nlabel = "x"\naliases = ["y", 5]\n', "category 0 aliases 1: .*lists of"),
+        ("categories.toml", '[[categories]]\nlabel = "x"\n', r"categories \[key\]: Input should be 'category'"),
     ],
 )
 def test_a_bad_taxonomy_is_refused_with_its_file(tmp_path, name, content, message):

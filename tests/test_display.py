@@ -5,7 +5,7 @@ import pytest
 from browser import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
-from sirius_helpers.files.corrections import BY_HAND
+from sirius_helpers.files.reviews import BY_HAND
 from sirius_helpers.show import evidence, scoreboard
 from sirius_helpers.show import html as hypertext
 from sirius_helpers.show import tables as display

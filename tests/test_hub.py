@@ -56,7 +56,7 @@ from sirius_helpers.augment import augment
 from sirius_helpers.evaluate import evaluate
 from sirius_helpers.predict import predict
 from sirius_helpers.split import split
-from sirius_helpers.label import review
+from sirius_helpers.review import review
 from sirius_helpers.train import train
 settings = pinned(settings)
 runs.begin(settings)

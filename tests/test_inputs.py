@@ -8,9 +8,8 @@ from tiny_models import NO_SYSTEM, OWN_SYSTEM, SWITCHED, tiny_gemma3, tiny_qwen2
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
 from sirius_helpers.files import inputs
-from sirius_helpers.files.corrections import FILE as CORRECTIONS
 from sirius_helpers.files.inputs import check_inputs
-from sirius_helpers.files.reviews import read_reviews
+from sirius_helpers.files.reviews import CORRECTIONS, read_reviews
 from sirius_helpers.label import label
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import CHAT

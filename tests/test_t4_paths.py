@@ -11,9 +11,10 @@ from sirius_helpers.augment import augment
 from sirius_helpers.evaluate import HUMAN, ORIGINAL, evaluate
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run, begin
-from sirius_helpers.label import label, review
+from sirius_helpers.label import label
 from sirius_helpers.models import ModelSpec
 from sirius_helpers.predict import predict
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings
 from sirius_helpers.split import split
 from sirius_helpers.train import train

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from ..files.leaks import leak_groups
 from ..settings import Settings
 from .baseline import fit_linear
-from .leaks import leak_groups
 
 COLUMNS = ["id", "text", "category", "suggested", "doubt"]
 

@@ -31,9 +31,9 @@ from transformers import (
 
 from ..batching import progress
 from ..extras import processes
+from ..files.reviews import TRAIN, VALIDATION
 from ..kinds import Json, Tokenizer
 from ..settings import Settings, compute_dtype
-from ..split import TRAIN, VALIDATION
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
 GROUPED: Json = {"train_sampling_strategy": "group_by_length"}  # texts of like lengths share a batch

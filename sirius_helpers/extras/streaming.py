@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy
 from ray.data.checkpoint import CheckpointConfig
 
 from ..errors import UserError
-from ..files.lock import held
+from ..files.lock import run_lock
 
 BLOCK = 8_192  # reviews: what a kill can cost each worker, and the rows of a result file
 SPARE = 2  # CPUs of the cluster that read, sort out finished rows and write while workers have theirs
@@ -38,7 +38,7 @@ def stream(
     """
     source, output = (path if "://" in path else str(Path(path).resolve()) for path in (source, output))
     kind = _kind_of(source)
-    with nullcontext() if "://" in output else held(Path(output)):
+    with nullcontext() if "://" in output else run_lock(Path(output)):
         try:
             _claim(output, mark)
             workers = _connect(device, workers)

@@ -23,16 +23,13 @@ from ..prompts import CHAT, one_line, read_prompts, split_prompt, template_for
 from ..prompts import FILE as PROMPTS
 from ..settings import Settings
 from .categories import Category, label_variables, labels_of, need_examples, read_categories
-from .corrections import FILE as CORRECTIONS
-from .corrections import read_corrections
-from .reviews import read_labelled, read_reviews, read_texts
+from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
 
 
 def check_inputs(settings: Settings) -> pd.DataFrame:
     """Read every input once; the first thing wrong raises a UserError that says what to do."""
     folder = settings.data
-    taxonomy = read_categories(folder)
-    reviews = read_reviews(folder / "train.csv")
+    taxonomy, reviews = read_categories(folder), read_reviews(folder / "train.csv")
     rows = [
         ("train.csv", len(reviews), "reviews to label and learn from"),
         ("test.csv", len(read_texts(folder / "test.csv")), "reviews to classify"),
@@ -40,16 +37,13 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     ]
     if settings.labels:
         rows.append((settings.labels.name, len(read_labelled(settings.labels, taxonomy)), "ready-made labels"))
-    human = folder / "human_labels.csv"
-    if human.exists():
+    if (human := folder / "human_labels.csv").exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
     control = read_control(folder)  # the project's own, where the folder brings none
     if (folder / CONTROL).exists():
         rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
-    corrections = settings.folder / CORRECTIONS
-    if corrections.exists():
-        corrected = read_corrections(corrections, taxonomy, reviews)
-        rows.append((corrections.name, len(corrected), "your corrections of the labels"))
+    if (path := settings.folder / CORRECTIONS).exists():
+        rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
     labels_here = settings.category_check or not settings.labels
     if settings.labeler_kind == "few-shot" and labels_here:
         need_examples(taxonomy, folder)

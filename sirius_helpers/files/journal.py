@@ -1,4 +1,4 @@
-"""An append-only JSON Lines file: one record for each finished item, safe to kill at any moment.
+"""Files that survive a kill or a full disk: a journal of records, one JSON line each, and files replaced in one step.
 
 Plain lines rather than a database, because the file may lie on a mounted Google Drive, where file locks do not
 hold, and because a person can open it. Knows nothing of what the records mean.
@@ -33,10 +33,9 @@ def fingerprint(*parts: object) -> str:
 class Journal:
     """The records of one file that were made under one fingerprint.
 
-    Records are appended in batches, and a batch counts whole or not at all: each record says how many of its
-    batch are still to come (`batch_left`), and opening drops what a kill left of an unfinished batch, so that
-    work continues on the same batches as an unbroken run. Records made under another fingerprint are kept but
-    not used: their file is set aside as `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
+    Each record says how many of its batch are still to come (`batch_left`), and opening drops an unfinished batch, so
+    that work continues on the same batches as an unbroken run. A file made under another fingerprint is set aside as
+    `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -47,26 +46,13 @@ class Journal:
             self.records, self._size = self._whole_batches()
 
     def append(self, records: Iterable[JsonView]) -> None:
-        """Write records durably: when this returns they survive a kill, and when it fails none is there."""
-        records = list(records)
-        if not records:
+        """Write a batch durably: when this returns it survives a kill, and when it fails none of it is there."""
+        batch: list[Json] = [{**record, "fingerprint": self.fingerprint} for record in records]
+        for left, record in enumerate(reversed(batch)):
+            record["batch_left"] = left
+        if not batch:
             return
-        left = range(len(records) - 1, -1, -1)
-        batch = [
-            {**record, "fingerprint": self.fingerprint, "batch_left": n}
-            for record, n in zip(records, left, strict=True)
-        ]
-        self._write(b"".join(_line(record) for record in batch))
-        self.records += batch
-
-    def replace(self, records: Iterable[JsonView]) -> None:
-        """Put records, chosen and ordered from the present ones, in place of the file's content, in one step."""
-        self.records = [{**record, "batch_left": 0} for record in records]
-        data = b"".join(_line(record) for record in self.records)
-        write_atomically(self.path, data)
-        self._size = len(data)
-
-    def _write(self, data: bytes) -> None:
+        data = _lines(batch)
         with writing(self.path), open(self.path, "ab", buffering=0) as file:
             if file.tell() != self._size:
                 raise UserError(
@@ -82,6 +68,14 @@ class Journal:
                 file.truncate(self._size)
                 raise
         self._size += len(data)
+        self.records += batch
+
+    def replace(self, records: Iterable[JsonView]) -> None:
+        """Put records, chosen and ordered from the present ones, in place of the file's content, in one step."""
+        self.records = [{**record, "batch_left": 0} for record in records]
+        data = _lines(self.records)
+        write_atomically(self.path, data)
+        self._size = len(data)
 
     def _aside(self, fingerprint: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.{fingerprint}{self.path.suffix}")
@@ -162,10 +156,15 @@ def writing(path: Path) -> Iterator[None]:
         reason = _disk_error(error)
         if reason is None:
             raise
-        file, remedy = getattr(error, "filename", None) or path, _REMEDY.get(reason, "Bring the folder back")
+        try:
+            free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+            room = f"{free / 2**20:.1f} MiB free"
+        except OSError:
+            room = "its disk does not answer"
         raise UserError(
-            f"{file} could not be written: {os.strerror(reason)} ({_room(path)}). "
-            f"{remedy}, then run the stage again; what was recorded there is kept."
+            f"{getattr(error, 'filename', None) or path} could not be written: {os.strerror(reason)} ({room}). "
+            f"{_REMEDY.get(reason, 'Bring the folder back')}, then run the stage again; what was recorded there is "
+            "kept."
         ) from error
 
 
@@ -180,19 +179,12 @@ def _disk_error(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     said = str(error)
-    found = re.search(r"\(os error (\d+)\)", said)  # how safetensors says it
+    if number := re.search(r"\(os error (\d+)\)", said):  # how safetensors says it
+        return int(number[1])
     # PyTorch has two ways, by where in a file the room ended.
-    torch_stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
-    return int(found[1]) if found else errno.ENOSPC if torch_stopped_short else None
+    stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
+    return errno.ENOSPC if stopped_short else None
 
 
-def _room(path: Path) -> str:
-    try:
-        place = next(p for p in (path, *path.parents) if p.exists())
-        return f"{shutil.disk_usage(place).free / 2**20:.1f} MiB free"
-    except OSError:
-        return "its disk does not answer"
-
-
-def _line(record: JsonView) -> bytes:
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+def _lines(records: Iterable[JsonView]) -> bytes:
+    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)

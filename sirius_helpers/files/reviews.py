@@ -1,9 +1,10 @@
-"""Reviews in, submission out: check tables of reviews, give each review a stable id, write CSV files.
+"""Reviews in, tables out: what a table of reviews, labels or corrections must hold, and CSV files of our own.
 
 Every complaint names the file, the row and what to do. Row numbers count the table's rows from 1 without the
 header, because a review may hold line breaks.
 
     train = read_reviews(settings.data / "train.csv")      # columns id, text
+    labels = read_csv(run.need("labels.csv"))              # what `write_csv` wrote
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from .journal import read_records, write_atomically
 from .runs import Run
 from .tables import listed, read_table
 
-EXPORTED = "category"  # the submission's single column
+CORRECTIONS = "corrections.csv"  # id or text, category: a run's labels set right by hand
+BY_HAND = "corrected by hand"  # the labeler of a corrected label
+TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")  # of split.csv
+EXAMPLE = "example"  # the source_id of a category's own phrase
+# Columns of our own tables that hold text, also where it looks like a number or like nothing.
+WORDS = ("id", "text", "category", "labeler", "source_id", "part", "predicted", "suggested")
 
 
 def read_reviews(path: Path) -> pd.DataFrame:
@@ -51,15 +57,11 @@ def read_texts(path: Path) -> list[str]:
 def review_ids(texts: Iterable[str]) -> list[str]:
     """An id for each text, from the text alone, so that adding rows changes no other row's id.
 
-    A repeated text gets -2, -3, … behind it.
+    A repeated text gets -2, -3, … after it.
     """
-    seen: Counter[str] = Counter()
-    ids = []
-    for text in texts:
-        stem = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        seen[stem] += 1
-        ids.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
-    return ids
+    stems = pd.Series([hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in texts])
+    earlier = stems.groupby(stems).cumcount()
+    return [stem if not n else f"{stem}-{n + 1}" for stem, n in zip(stems, earlier, strict=True)]
 
 
 def normalised(text: str) -> str:
@@ -70,33 +72,49 @@ def normalised(text: str) -> str:
 def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     """Labels somebody else made: normalised text -> category.
 
-    The category stands in the column `category`, or in the only column beside `text`. Aliases of the taxonomy
-    are taken as their label; any other unknown name is refused.
+    The category stands in the column `category`, or in the only column beside `text`; it may go by an alias.
     """
     table = read_table(path, ["text"])
     others = [name for name in table.columns if name != "text"]
     if "category" not in others and len(others) != 1:
         raise UserError(f"{path} needs a column 'category' beside 'text'; it has {listed(list(table.columns))}.")
-    column = "category" if "category" in others else others[0]
+    given = table["category" if "category" in others else others[0]].str.strip()
     names = by_any_name(taxonomy)
     found: dict[str, str] = {}
-    renamed: Counter[str] = Counter()
-    for row, (text, name) in enumerate(zip(table["text"], table[column].str.strip(), strict=True), start=1):
+    for row, (text, name) in enumerate(zip(table["text"], given, strict=True), start=1):
         key, label = normalised(text), label_named(name, names, f"{path}, row {row}")
         if found.setdefault(key, label) != label:
-            raise UserError(
-                f"{path}, row {row}: the same text has two categories, {found[key]!r} and {label!r}; keep one."
-            )
-        renamed[name] += name != label
-    for name, count in renamed.items():
-        if count:
+            both = f"{found[key]!r} and {label!r}"
+            raise UserError(f"{path}, row {row}: the same text has two categories, {both}; keep one.")
+    for name, count in Counter(given).items():
+        if names[name] != name:
             print(f"{path.name}: {count} x {name!r} filed under {names[name]!r} (its alias).")
     return found
 
 
-def write_submission(path: Path, categories: Iterable[str]) -> None:
-    """The single column `category`, a row for each test row, in order."""
-    write_csv(path, pd.DataFrame({EXPORTED: list(categories)}))
+def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame) -> dict[str, str]:
+    """The id of each corrected review -> its category by hand; of two rows on one review the later holds.
+
+    `reviews` have id and text; every row of the file must fit one of them and a category, as imported labels do.
+    """
+    table = read_table(path, ["category"])
+    key, names = key_column(table, path), by_any_name(taxonomy)
+    ids = reviews["id"].groupby(reviews[key].map(normalised)).agg(list)
+    found: dict[str, str] = {}
+    for row, (name, value) in enumerate(zip(table["category"], table[key], strict=True), start=1):
+        label = label_named(name.strip(), names, f"{path}, row {row}")
+        if normalised(value) not in ids:
+            raise UserError(f"{path}, row {row}: no review has the {key} {value[:60]!r}; correct the row.")
+        found |= dict.fromkeys(ids[normalised(value)], label)
+    return found
+
+
+def key_column(corrections: pd.DataFrame, path: Path) -> str:
+    """The column that says which review a row is about."""
+    for name in ("id", "text"):
+        if name in corrections.columns:
+            return name
+    raise UserError(f"{path} needs a column 'id' or 'text' beside 'category'.")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -105,3 +123,8 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     if "\r" in text:  # Python before 3.13 leaves a cell with a lone carriage return unquoted
         text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_atomically(path, text.encode("utf-8", "surrogatepass"))
+
+
+def read_csv(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A table that `write_csv` wrote: texts to the letter (WORDS), the rest as numbers and truth values."""
+    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=dict.fromkeys(WORDS, str))

@@ -1,7 +1,8 @@
 """A run's folder: which stage makes which file, and which stages are up to date.
 
-`run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint,
-its files' hashes, its time and its peak memory. A stage is written there last, so an entry means "complete".
+`run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint, its
+files' hashes, its time and the process's peak memory so far. A stage is written there last, so an entry means
+"complete".
 
     run = Run(settings.folder)
     path = run.need("labels.csv")          # a missing file names the stage that makes it
@@ -12,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import resource
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,35 +22,28 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from .. import __version__, embedded, hub
+import torch
+
+from .. import __version__, hub
 from ..errors import UserError
 from ..kinds import Json
 from ..models import ModelSpec
 from ..settings import Settings
 from .journal import write_atomically, writing
-from .lock import held
-from .metering import Meter
+from .lock import run_lock
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
 
-MADE_BY = {
-    "labels.jsonl": "label",
-    "labels.csv": "review",
-    "judge.jsonl": "augment",
-    "synthetic.jsonl": "augment",
-    "rejected.jsonl": "augment",
-    "split.csv": "split",
-    "adapter": "train",
-    "history.csv": "train",
-    "metrics.json": "evaluate",
-    "errors.csv": "evaluate",
-    "doubtful_labels.csv": "evaluate",
-    "model_card.md": "evaluate",
-    "report": "evaluate",
-    "predictions.csv": "predict",
-    "submission.csv": "predict",
+WRITES = {
+    "label": ("labels.jsonl",),
+    "review": ("labels.csv",),
+    "augment": ("judge.jsonl", "synthetic.jsonl", "rejected.jsonl"),
+    "split": ("split.csv",),
+    "train": ("adapter", "history.csv"),
+    "evaluate": ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report"),
+    "predict": ("predictions.csv", "submission.csv"),
 }
-
+MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
 # What each stage reads of the run. "augment" is not here: each of its texts says for which review and category it was
 # written, and "split" takes those that still fit.
 READS = {
@@ -58,7 +54,7 @@ READS = {
     "predict": ("adapter",),
 }
 LAST_USE = {"labeler": "label", "writer": "augment", "classifier": "predict"}  # role -> stage that uses it last
-HANDED_ON = {file for files in READS.values() for file in files}
+READ_AGAIN = {file for files in READS.values() for file in files}
 
 
 class Run:
@@ -100,7 +96,7 @@ class Run:
             now = digest(self.path(source))
             if now != then and (now or source not in MADE_BY):  # one that is gone is no newer one
                 return f"{name} was made from an older {source}", [stage]
-            if name in HANDED_ON and (outdated := self._outdated(source)):
+            if name in READ_AGAIN and (outdated := self._outdated(source)):
                 return outdated[0], [*outdated[1], stage]
         return None
 
@@ -121,30 +117,31 @@ class Run:
 
     def remember(self, **facts: object) -> None:
         """Add facts to run.json."""
-        with held(self.folder):
+        with run_lock(self.folder):
             text = json.dumps(self.memory | facts, ensure_ascii=False, indent=2, default=str)
             write_atomically(self.path("run.json"), text.encode())
 
     def is_finished(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed under this fingerprint and its files are still what it wrote."""
         entry = self.memory["stages"].get(stage)
-        return bool(
-            entry
+        return (
+            entry is not None
             and entry["fingerprint"] == fingerprint
             and all(digest(self.path(name)) == value for name, value in entry["files"].items())
         )
 
     @contextmanager
     def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
-        """Time a stage, watch its memory and, when its block ends well, record it with its files' hashes.
+        """Time a stage and, when its block ends well, record it with its files' hashes.
 
         Those are the files that it wrote and, as they were when it began, those that it read. Nobody else works in the
         folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
         """
-        with held(self.folder), writing(self.folder), Meter() as meter:
+        with run_lock(self.folder), writing(self.folder):
             before = self.memory["stages"].get(name)
-            if before is None:
-                self._record(name, _unfinished(files))
+            if before is None:  # no content of its files is what it writes when it finishes
+                never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
+                self._record(name, never)
             elif before["fingerprint"] not in (None, fingerprint):
                 print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
             elif before["fingerprint"]:
@@ -152,43 +149,43 @@ class Run:
             read = {file: digest(self.path(file)) for file in READS.get(name, ())}
             facts: Json = {}
             start = time.perf_counter()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
             yield facts
-            entry = {
-                **facts,
-                **meter.peaks(),
+            done = {
                 "fingerprint": fingerprint,
                 "seconds": round(time.perf_counter() - start, 1),
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "read": read,
                 "files": {file: digest(self.path(file)) for file in files},
             }
-            self._record(name, entry)
+            self._record(name, facts | peak_memory() | done)
 
     def _record(self, stage: str, entry: Json) -> None:
         self.remember(stages={**self.memory["stages"], stage: entry})
 
 
-def _unfinished(files: Sequence[str]) -> Json:
-    """Entry of a stage that began and never ended: no content of its files is what it writes when it finishes."""
-    return {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
+def peak_memory() -> Json:
+    """GiB at most: of the process since it began, and of its part of the GPU since the stage did."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB here
+    peaks = {"peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    if torch.cuda.is_available():
+        peaks["peak_gpu_memory"] = torch.cuda.max_memory_allocated() / 2**30
+    return {name: round(peak, 2) for name, peak in peaks.items()}
 
 
 def begin(settings: Settings) -> Run:
     """Stage "settings": the run's folder, with profile, models, versions and seed in run.json."""
+    from ..embedded import source  # not needed to read a run
+
     run, settings = Run(settings.folder), pinned(settings)
+    models = {role: getattr(settings, role) for role in LAST_USE}
     run.remember(
         profile=settings.profile,
         profile_reason=settings.profile_reason,
         seed=settings.seed,
         settings=settings.as_dict(),
-        models={
-            role: vars(spec) | embedded.source(spec.name)
-            for role, spec in (
-                ("labeler", settings.labeler),
-                ("writer", settings.writer),
-                ("classifier", settings.classifier),
-            )
-        },
+        models={role: vars(spec) | source(spec.name) for role, spec in models.items()},
         versions={"sirius": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
     )

@@ -1,12 +1,8 @@
 """A CSV file to a table of texts: what is certain is repaired and said in one line, anything else is refused.
 
-Separator: comma, semicolon or tab, whichever lets the header name the columns asked for. A header of one column
-leaves nothing to separate, so commas in such a file are text: Excel writes them unquoted where its list separator
-is the semicolon, as in Russia.
-
-Blank lines: where there are several columns they are no rows. In a one-column file a blank line between rows is an
-empty cell, because Excel writes one so; blank lines at the end are no rows, because editors leave them there; and
-where every second line is blank (doubled line ends, three rows or more), none is a row. Cells are never changed.
+The separator is whichever lets the header name the columns asked for. Under a header of one column commas are text
+(Excel's are, where its list separator is the semicolon) and a blank line is an empty cell, but not at the end or where
+every second line is blank. Among several columns blank lines are no rows. Cells are never changed.
 
     table = read_table(Path("train.csv"), ["text"])        # every column is text, an empty cell is ""
 """
@@ -15,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,8 +39,8 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     text = _PREAMBLE.sub("", text, count=1)
     separator, header = _header(path, text, required)
     names = [_plain(name) for name in header]
-    if changed := [(name, plain) for name, plain in zip(header, names, strict=True) if plain not in ("", name)]:
-        notes.append("column " + ", ".join(f"{name!r} taken as {plain!r}" for name, plain in changed))
+    renamed = [f"{a!r} taken as {b!r}" for a, b in zip(header, names, strict=True) if b not in ("", a)]
+    notes += ["column " + ", ".join(renamed)] * bool(renamed)
     if len(header) == 1:
         rows = _single_column(path, text, notes)
     else:
@@ -78,16 +75,15 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
         raise UserError(f"{path}: the header line cannot be read as CSV. {QUOTING}")
     missing = {s: [name for name in required if name not in map(_plain, cells)] for s, cells in found.items()}
     separator = min(found, key=lambda s: (len(missing[s]), -len(found[s])))
-    header = found[separator]
+    header, absent = found[separator], listed(missing[separator])
     if not header:
         raise UserError(f"{path} is empty; it needs a header line with {listed(required)}.")
-    if missing[separator]:
+    if absent:
         raise UserError(
-            f"{path} has no column {listed(missing[separator])}; it has {listed(header)}. "
-            "Rename the column in the header line."
+            f"{path} has no column {absent}; it has {listed(header)}. Rename the column in the header line."
         )
-    names = [name for name in map(_plain, header) if name]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    names = Counter(map(_plain, header))
+    if twice := [name for name, times in names.items() if name and times > 1]:
         raise UserError(f"{path} has several columns {listed(twice)}; rename or delete all but one.")
     return separator, header
 
@@ -137,21 +133,14 @@ def _rows(path: Path, text: str, separator: str, width: int, notes: list[str]) -
         if cells and len(cells) != width:
             what = f"it has {len(cells)} cells between {separator!r}, and the header has {width}"
             raise UserError(f"{path}, row {number} cannot be read as CSV: {what}. {QUOTING}")
-    _check_line_ends(path, ends)
-    if blank:
-        notes.append(f"blank lines left out: {blank}")
-    return rows[1:]
-
-
-def _check_line_ends(path: Path, ends: dict[str, int]) -> None:
-    """Refuse rows that end in a lone carriage return where others end in a newline: it may be part of a text."""
-    newline = min((row for end, row in ends.items() if end.endswith("\n")), default=None)
-    carriage_return = ends.get("\r")
-    if newline is not None and carriage_return is not None:
+    lone, newlines = ends.pop("\r", None), [row for end, row in ends.items() if end]
+    if lone is not None and newlines:  # a lone carriage return may be part of a text
         raise UserError(
-            f"{path}, row {max(newline, carriage_return)} ends in another line break than the rows above it, so what "
-            f"ends a row and what is text is not certain. {QUOTING}"
+            f"{path}, row {max(lone, min(newlines))} ends in another line break than the rows above it, so what ends a "
+            f"row and what is text is not certain. {QUOTING}"
         )
+    notes += [f"blank lines left out: {blank}"] * (blank > 0)
+    return rows[1:]
 
 
 def _records(text: str, separator: str) -> Iterator[tuple[list[str], str]]:

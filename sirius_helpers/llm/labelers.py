@@ -125,7 +125,7 @@ def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callab
         yield categories
 
 
-def opinion_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:
+def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """What the labeler's own answer to any text depends on, wherever the labels come from."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
     common = [settings.labeler_kind, settings.labeler.identity, shown]

@@ -49,7 +49,7 @@ def stage(run: Run, name: str) -> Html:
     entry = run.memory["stages"][name]
     files = ", ".join(entry["files"])
     return note(
-        f"{name}: {entry['seconds']:.1f} s, peak memory {_memory(entry)}, finished {entry['finished']}. "
+        f"{name}: {entry['seconds']:.1f} s, peak memory so far {_memory(entry)}, finished {entry['finished']}. "
         f"Files in {place(run)}: {files}. {HOW_ALONE}"
     )
 
@@ -67,7 +67,7 @@ def stage_times(run: Run, reviews: int, tests: int) -> Html:
             {
                 "stage": name,
                 "seconds": entry["seconds"],
-                "peak memory": _memory(entry),
+                "peak memory so far": _memory(entry),
                 "reviews": f"{sizes[name]:,}" if per_review else "",
                 "seconds a review": entry["seconds"] / sizes[name] if per_review else None,
                 "reference, seconds a review": REFERENCE[name] if per_review else None,

@@ -16,11 +16,10 @@ import pandas as pd
 
 from ..encoder.scores import ORIGINAL, SCORES
 from ..files.categories import labels_of, phrases, read_categories
+from ..files.reviews import EXAMPLE, PARTS, TRAIN, read_csv
 from ..files.runs import Run
-from ..files.tables import read_table
 from ..kinds import Json
 from ..settings import Settings
-from ..split import EXAMPLE, PARTS, TRAIN, read_split
 
 FEW = 10  # original training reviews; a category with fewer is named among the limits
 INTENDED = "Sorting short texts like those of the folder `{folder}` into the categories above."
@@ -32,7 +31,7 @@ SPLITS = {
 
 def model_card(settings: Settings, run: Run, metrics: Json) -> str:
     """The card as Markdown; `metrics` are what the evaluation writes to metrics.json."""
-    table = read_split(run)
+    table = read_csv(run.need("split.csv"))
     sections = {
         "": _model(settings, run, metrics),
         "How to load": _load(settings),
@@ -70,7 +69,7 @@ with Classifier.load("checkpoints/{settings.run}/adapter", device="cpu") as clas
 
 
 def _data(settings: Settings, run: Run, table: pd.DataFrame) -> str:
-    labelers = read_table(run.need("labels.csv"), ["text", "labeler"])["labeler"].value_counts()
+    labelers = read_csv(run.need("labels.csv"))["labeler"].value_counts()
     made_by = "\n".join(f"- {count} by `{_public(str(name))}`" for name, count in labelers.items())
     originals, examples = table[~table["synthetic"]], table[table["source_id"] == EXAMPLE]
     paraphrases = table[table["synthetic"] & (table["source_id"] != EXAMPLE)]

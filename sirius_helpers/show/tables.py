@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ..files.corrections import BY_HAND
+from ..files.reviews import BY_HAND
 from ..kinds import Json
 from ..llm.quotas import Wanted
 from .data_pictures import before_and_after, margins, reasons

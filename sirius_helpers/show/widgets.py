@@ -18,9 +18,10 @@ import pandas as pd
 from ..augment import keep, reject
 from ..errors import UserError
 from ..files.categories import labels_of, read_categories
-from ..files.corrections import FILE, correct, given_by_hand
+from ..files.reviews import CORRECTIONS
 from ..files.tables import records_of
 from ..kinds import JsonView
+from ..review import correct, corrected
 from ..settings import Settings
 from .html import Html, inside, marked, note
 from .tables import NO_MARGINS, pairs
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 PLAIN = (
     'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
-    '"the right category"), after from sirius_helpers.files.corrections import correct.'
+    '"the right category"), after from sirius_helpers.review import correct.'
 )
 PLAIN_REJECT = (
     "Buttons need the package ipywidgets. Without it, reject a synthetic review in a cell: "
@@ -49,7 +50,7 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> VBox | Html:
         return note(PLAIN)
     from ipywidgets import VBox
 
-    labels, given = labels_of(read_categories(settings.data)), given_by_hand(settings)
+    labels, given = labels_of(read_categories(settings.data)), corrected(settings)
     rows = rows.assign(category=[given.get(*row) for row in zip(rows["id"], rows["category"], strict=True)])
     return VBox([_label_line(row, labels, settings) for row in records_of(rows)])
 
@@ -80,7 +81,7 @@ def _label_line(row: JsonView, labels: list[str], settings: Settings) -> HBox:
     said = _said()
 
     def keep(change: JsonView) -> None:
-        _try(lambda: correct(settings, row["id"], change["new"]), said, f"kept in {FILE}")
+        _try(lambda: correct(settings, row["id"], change["new"]), said, f"kept in {CORRECTIONS}")
 
     choice.observe(keep, names="value")
     return _line(choice, said, inside(Html(escape(row["text"]))))

@@ -3,9 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from sirius_helpers.files.model_files import SAMPLE, SAMPLES, model_content
 from sirius_helpers.label import labeler_identity
-from sirius_helpers.settings import ModelSpec
+from sirius_helpers.models import SAMPLE, SAMPLES, ModelSpec, model_content
 from sirius_helpers.train import _identity
 
 LARGE = 40 * SAMPLES * SAMPLE

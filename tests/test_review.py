@@ -6,11 +6,10 @@ from conftest import write_csv
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import read_categories
-from sirius_helpers.files.corrections import BY_HAND, correct, correct_new, read_corrections
-from sirius_helpers.files.journal import read_records
-from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.files.reviews import BY_HAND, read_corrections, read_texts
 from sirius_helpers.files.runs import Run
-from sirius_helpers.label import label, review
+from sirius_helpers.label import label
+from sirius_helpers.review import correct, correct_new, corrected, review
 
 
 @pytest.fixture
@@ -27,11 +26,6 @@ def file_of(settings):
     return Run(settings.folder).path("corrections.csv")
 
 
-def given(settings):
-    labels = pd.DataFrame(read_records(Run(settings.folder).path("labels.jsonl")))
-    return read_corrections(file_of(settings), read_categories(settings.data), labels)
-
-
 def test_a_correction_is_kept_and_the_next_review_picks_it_up(labelled):
     ids = review(labelled)["id"].tolist()
     correct(labelled, ids[2], "посуда")
@@ -46,7 +40,7 @@ def test_a_later_correction_replaces_the_earlier_one(labelled):
     (first, *_) = review(labelled)["id"]
     correct(labelled, first, "посуда")
     correct(labelled, first, "обувь")
-    assert given(labelled) == {first: "обувь"}
+    assert corrected(labelled) == {first: "обувь"}
 
 
 def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled):
@@ -64,9 +58,9 @@ def test_case_spacing_and_aliases_do_not_matter(labelled):
     first, second, *_ = labels["text"]
     rows = f'"  {first.upper()} ",посуда\n"{second}", туфли \n'
     file_of(labelled).write_text(f"text,category\n{rows}", encoding="utf-8")
-    corrected = review(labelled)
-    assert corrected["category"].tolist() == ["посуда"] + ["обувь"] * 7
-    assert (corrected["labeler"] == BY_HAND).tolist() == [True, True] + [False] * 6
+    labels = review(labelled)
+    assert labels["category"].tolist() == ["посуда"] + ["обувь"] * 7
+    assert (labels["labeler"] == BY_HAND).tolist() == [True, True] + [False] * 6
     table = correct(labelled, labels["id"][0], "туфли")
     assert table["text"].tolist() == [second, first] and table["category"].tolist() == [" туфли ", "обувь"]
 
@@ -74,8 +68,8 @@ def test_case_spacing_and_aliases_do_not_matter(labelled):
 def test_a_text_corrects_all_its_copies_and_a_later_row_holds(labelled):
     reviews = pd.DataFrame({"id": ["a", "a-2", "b"], "text": ["Мала", "мала", "Бьётся"]})
     file_of(labelled).write_text("text,category\nмала,посуда\nМАЛА,обувь\n", encoding="utf-8")
-    taxonomy = read_categories(labelled.data)
-    assert read_corrections(file_of(labelled), taxonomy, reviews) == {"a": "обувь", "a-2": "обувь"}
+    found = read_corrections(file_of(labelled), read_categories(labelled.data), reviews)
+    assert found == {"a": "обувь", "a-2": "обувь"}
 
 
 def test_an_alias_that_moves_to_another_category_moves_the_correction(labelled):
@@ -108,7 +102,7 @@ def test_a_write_that_fails_leaves_the_old_corrections(labelled, monkeypatch):
     monkeypatch.setattr("sirius_helpers.files.journal.os.replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         correct(labelled, second, "посуда")
-    assert given(labelled) == {first: "посуда"}
+    assert corrected(labelled) == {first: "посуда"}
     assert not list(labelled.folder.glob("*.part"))
 
 
@@ -123,5 +117,5 @@ def test_corrections_given_once_more_do_not_undo_a_later_choice(labelled, capsys
     correct_new(labelled, {first: "посуда"})
     correct(labelled, first, "обувь")  # as a drop-down does
     correct_new(labelled, {first: "посуда", second: "посуда"})
-    assert given(labelled) == {first: "обувь", second: "посуда"}
+    assert corrected(labelled) == {first: "обувь", second: "посуда"}
     assert f"{first} stays 'обувь'" in capsys.readouterr().out

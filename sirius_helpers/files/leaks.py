@@ -13,25 +13,18 @@ from rapidfuzz import fuzz, process
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..files.reviews import normalised
+from .reviews import normalised
 
 
 def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     """A group number for each row: an original, its paraphrases, and all near-duplicates of any of them."""
-    _, source = np.unique(table["source_id"], return_inverse=True)
-    first = {number: row for row, number in reversed(list(enumerate(source)))}
-    links = [(row, first[number]) for row, number in enumerate(source)]
-    links += near_duplicates(table["text"].tolist(), threshold)
+    source = pd.factorize(table["source_id"])[0]
+    first = pd.Series(range(len(table))).groupby(source).transform("first")
+    links = [*enumerate(first), *near_duplicates(table["text"].tolist(), threshold)]
     rows, columns = np.array(links).T
     graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
     groups: np.ndarray = connected_components(graph, directed=False)[1]
     return groups
-
-
-def repeating(texts: Sequence[str], others: Sequence[str], threshold: float) -> set[int]:
-    """Positions of the texts that nearly repeat one of the others."""
-    pairs = near_duplicates([*texts, *others], threshold)
-    return {min(pair) for pair in pairs if min(pair) < len(texts) <= max(pair)}
 
 
 def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
@@ -45,10 +38,14 @@ def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) 
     lengths = np.array([len(text) for text in plain])
     reach = lengths * (200 - threshold) / threshold if threshold else np.full(len(plain), np.inf)
     for start in range(0, len(plain), block):
-        stop = min(start + block, len(plain))
-        end = int(np.searchsorted(lengths, reach[stop - 1], side="right"))
-        scores = process.cdist(
-            plain[start:stop], plain[start:end], scorer=fuzz.ratio, score_cutoff=threshold, workers=-1
-        )
+        rows = plain[start : start + block]
+        others = plain[start : int(np.searchsorted(lengths, reach[start + len(rows) - 1], side="right"))]
+        scores = process.cdist(rows, others, scorer=fuzz.ratio, score_cutoff=threshold, workers=-1)
         for one, other in zip(*np.nonzero(np.triu(scores >= threshold, k=1)), strict=True):
             yield order[start + one], order[start + other]
+
+
+def repeating(texts: Sequence[str], others: Sequence[str], threshold: float) -> set[int]:
+    """Positions of the texts that nearly repeat one of the others."""
+    pairs = near_duplicates([*texts, *others], threshold)
+    return {min(pair) for pair in pairs if min(pair) < len(texts) <= max(pair)}
