@@ -85,7 +85,7 @@ def _evaluate(settings: Settings, run: Run) -> None:
     write_csv(run.path("doubtful_labels.csv"), doubtful)
     pictures.save_report(run.path("report"), shown, labels, history, metrics["scores"][ORIGINAL])
     write_atomically(run.path("metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=2).encode())
-    write_atomically(run.path("model_card.md"), model_card(settings, run, metrics).encode())
+    write_atomically(run.path("model_card.md"), model_card(settings, run, metrics, table).encode())
 
 
 def read_findings(run: Run, name: str) -> pd.DataFrame:

@@ -6,10 +6,10 @@ from conftest import write_csv
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import read_categories
-from sirius_helpers.files.reviews import BY_HAND, read_corrections, read_texts
+from sirius_helpers.files.reviews import BY_HAND, correct, correct_new, corrected, read_corrections, read_texts
 from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
-from sirius_helpers.review import correct, correct_new, corrected, review
+from sirius_helpers.review import review
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 from .reviews import normalised
 
+TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")  # column "part" of split.csv
+EXAMPLE = "example"  # column "source_id" of a category's own phrase
+
 
 def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     """A group number for each row: an original, its paraphrases, and all near-duplicates of any of them."""

@@ -12,14 +12,16 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from ..errors import UserError
-from .categories import Category, by_any_name, label_named
+from ..settings import Settings
+from .categories import Category, by_any_name, label_named, read_categories
 from .journal import read_records, write_atomically
+from .lock import run_lock
 from .runs import Run
 from .tables import listed, read_table
 
@@ -115,6 +117,44 @@ def key_column(corrections: pd.DataFrame, path: Path) -> str:
         if name in corrections.columns:
             return name
     raise UserError(f"{path} needs a column 'id' or 'text' beside 'category'.")
+
+
+def corrected(settings: Settings) -> dict[str, str]:
+    """The id of each review that was corrected so far -> its category by hand."""
+    run = Run(settings.folder)
+    if not run.path(CORRECTIONS).exists():
+        return {}
+    return read_corrections(run.path(CORRECTIONS), read_categories(settings.data), read_labels(run))
+
+
+def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
+    """Write a review's right category down; a later correction of the same review replaces the earlier one.
+
+    Returns all corrections, columns as in the file. Raises UserError for an unknown id or category.
+    """
+    run = Run(settings.folder)
+    texts = read_labels(run).set_index("id")["text"]
+    if id not in texts:
+        raise UserError(f"no review has the id {id!r}; see the column id of the labels.")
+    right = label_named(category.strip(), by_any_name(read_categories(settings.data)), f"review {id}")
+    path, row = run.path(CORRECTIONS), {"id": id, "text": texts[id], "category": right}
+    with run_lock(run.folder):
+        table = read_table(path, ["category"]) if path.exists() else pd.DataFrame(columns=["id", "category"])
+        key = key_column(table, path)
+        table = table[table[key].map(normalised) != normalised(row[key])].reset_index(drop=True)
+        table.loc[len(table)] = [row.get(name, "") for name in table.columns]
+        write_csv(path, table)
+    return table
+
+
+def correct_new(settings: Settings, right: Mapping[str, str]) -> None:
+    """`correct` for each id that has no correction yet: done once more, this undoes nobody's later choice."""
+    given = corrected(settings)
+    for id, category in right.items():
+        if id not in given:
+            correct(settings, id, category)
+        elif given[id] != category:
+            print(f"{id} stays {given[id]!r}: it was corrected before, and CORRECT does not undo that.")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ model can tell the two apart.
 Knows texts; not how they were made.
 
     table = diversity(pairs)               # pairs: columns category, original, text
-    auc = told_apart(pairs, seed=0)        # 0.5: nobody can tell, 1: everybody can
+    auc = discriminability(pairs, seed=0)        # 0.5: nobody can tell, 1: everybody can
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def chrf(text: str, original: str, longest: int = 6, beta: float = 2.0) -> float
     return float(np.mean(scores)) if scores else 0.0
 
 
-def told_apart(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | None:
+def discriminability(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | None:
     """AUC of a logistic regression on character n-grams that tells synthetic texts from their originals.
 
     Cross-validated; an original and its paraphrases are in one fold, so no text is recognised by its twin.

@@ -1,8 +1,6 @@
-"""What each stage cost and left behind, and the way to run it alone: lines and tables below a stage's results.
+"""What each stage cost and left behind, and how to run it alone: lines and tables from run.json.
 
-Reads run.json, of models the hub's listings and configurations; loads no model.
-
-    stage(run, "label")
+Loads no model; of models on the hub it reads listings and configurations.
 """
 
 from __future__ import annotations
@@ -15,13 +13,28 @@ from transformers import AutoModel, AutoModelForCausalLM
 from .. import hub
 from ..files.runs import Run, hub_roles
 from ..kinds import Json
-from ..loaders import check_fits
+from ..loaders import check_fits, memory
 from ..settings import Settings
-from .html import Html, note, table
+from .html import Html, facts, note, table
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
-REFERENCE = {"label": 8_672.0 / 1_818, "predict": 256.0 / 7_276}  # seconds a review
-HOW_ALONE = "Alone: the cells under Install and Settings, then this stage's. Delete a file to have it made anew."
+REFERENCE = {"label": 8_672.0 / 1_818, "predict": 256.0 / 7_276}  # seconds per review
+HOW_ALONE = "Alone: the cells under Settings, then this stage's. Delete a file to have it made anew."
+
+
+def this_run(settings: Settings, run: Run) -> Html:
+    """The choices of a run, and what the machine has for it."""
+    labeler, writer = settings.labeler, settings.writer
+    chosen = {
+        "profile": f"{settings.profile} ({settings.profile_reason})",
+        "labeler": settings.labels.name if settings.labels else f"{labeler.name} ({settings.labeler_kind})",
+        "paraphrases and judge": f"{writer.name} ({writer.weights})",
+        "classifier": settings.classifier.name,
+        "split": settings.split,
+        "seed": settings.seed,
+        "files": folder_of(run),
+    }
+    return facts(chosen | hub_models(settings) | memory(settings.device), "This run")
 
 
 def hub_models(settings: Settings) -> dict[str, str]:
@@ -47,41 +60,31 @@ def hub_models(settings: Settings) -> dict[str, str]:
 def stage(run: Run, name: str) -> Html:
     """A finished stage's time, peak memory and files, and how to rerun it."""
     entry = run.memory["stages"][name]
-    files = ", ".join(entry["files"])
-    return note(
-        f"{name}: {entry['seconds']:.1f} s, peak memory so far {_memory(entry)}, finished {entry['finished']}. "
-        f"Files in {place(run)}: {files}. {HOW_ALONE}"
-    )
+    cost = f"{entry['seconds']:.1f} s, peak memory so far {_memory(entry)}, finished {entry['finished']}"
+    return note(f"{name}: {cost}. Files in {folder_of(run)}: {', '.join(entry['files'])}. {HOW_ALONE}")
 
 
-def stage_times(run: Run, reviews: int, tests: int) -> Html:
+def stage_times(run: Run, inputs: pd.DataFrame) -> Html:
     """All finished stages with their time, beside the reference's where it published one.
 
-    `reviews` and `tests` are the rows of train.csv and test.csv: what the seconds are divided by.
+    `inputs` is what `check_inputs` returned: the seconds are divided by the rows of train.csv and test.csv.
     """
-    sizes, imported = {"label": reviews, "predict": tests}, run.memory.get("settings", {}).get("labels")
-    rows = []
-    for name, entry in run.memory["stages"].items():
-        per_review = name in REFERENCE and not (name == "label" and imported)
-        rows.append(
-            {
-                "stage": name,
-                "seconds": entry["seconds"],
-                "peak memory so far": _memory(entry),
-                "reviews": f"{sizes[name]:,}" if per_review else "",
-                "seconds a review": entry["seconds"] / sizes[name] if per_review else None,
-                "reference, seconds a review": REFERENCE[name] if per_review else None,
-            }
-        )
-    formats = {"seconds": ",.1f", "seconds a review": ".4f", "reference, seconds a review": ".4f", "reviews": ""}
-    total = sum(row["seconds"] for row in rows)
-    return table(pd.DataFrame(rows), f"Stage times, {total:,.0f} s in all", formats) + note(
+    rows, stages = inputs.set_index("file")["rows"], run.memory["stages"]
+    imported = run.memory.get("settings", {}).get("labels")
+    sizes = {"predict": rows["test.csv"]} | ({} if imported else {"label": rows["train.csv"]})
+    shown = pd.DataFrame({"stage": name, "seconds": entry["seconds"]} for name, entry in stages.items())
+    shown["peak memory so far"] = list(map(_memory, stages.values()))
+    reviews = shown["stage"].map(sizes)
+    shown["reviews"], shown["seconds per review"] = reviews, shown["seconds"] / reviews
+    shown["reference, seconds per review"] = shown["stage"].map(REFERENCE).where(reviews.notna())
+    formats = {"seconds": ",.1f", "reviews": ",.0f"} | dict.fromkeys(shown.columns[4:], ".4f")
+    return table(shown, f"Stage times, {shown['seconds'].sum():,.0f} s in all", formats) + note(
         "The reference: one T4, labels 1,818 reviews in 8,672 s, predicts 7,276 in 256 s; it gives no other times. "
         "A stage that was reused shows the time of its last work; imported labels take none."
     )
 
 
-def place(run: Run) -> str:
+def folder_of(run: Run) -> str:
     """The run's folder as seen from the working directory, absolute where it does not lie below it."""
     folder, here = run.folder.resolve(), Path.cwd()
     return f"{folder.relative_to(here) if folder.is_relative_to(here) else folder}/"

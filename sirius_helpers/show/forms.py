@@ -1,10 +1,8 @@
-"""What the notebook's form fields say, as changes of a profile's settings; and a notebook with its form filled in.
+"""The notebook's form: its fields as a profile's settings, and a notebook with its form filled in.
 
-An empty field keeps the profile's value.
+Of a model that is named it reads configuration and tokenizer, no weights. An empty field keeps the profile's value.
 
-Knows the profiles; of a model that is named it reads configuration and tokenizer, no weights.
-
-    settings_for("t4", **form_changes("t4", epochs="20"))
+    settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
 """
 
 from __future__ import annotations
@@ -13,45 +11,68 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from ..errors import UserError
-from ..kinds import Json
+from ..files.inputs import check_inputs
+from ..files.runs import Run, begin, pinned
+from ..kinds import Json, JsonView
 from ..loaders import is_causal_lm, load_tokenizer
 from ..models import ModelSpec
 from ..profiles import choose_profile
+from ..settings import Settings, settings_for
 
 if TYPE_CHECKING:  # what only names a type need not be installed
     from nbformat import NotebookNode
 
-WHOLE = "all"
 E5 = re.compile(r"(^|[-_])e5([-_]|$)", re.IGNORECASE)  # encoders that want "query: " before each text
+ON_DRIVE = {"checkpoints": "drive/MyDrive/sirius"}  # in Colab's working directory
 
 
-def form_changes(
+def start(
     profile: str,
+    changes: JsonView,
     *,
-    labeler: str = "",
-    writer: str = "",
-    classifier: str = "",
-    max_synthetic: str | int = "",
-    epochs: str | int = "",
-) -> Json:
-    """Changes for `settings_for`: models by hub id or folder, the rest as whole numbers (max_synthetic also "all").
+    data: str = "",
+    run: str = "",
+    labels: str = "",
+    drive: bool = False,
+    contest_address: str = "",
+    **fields: Any,
+) -> tuple[Settings, Run, pd.DataFrame]:
+    """A run's settings, its folder, and a table of its input files, all of them checked.
 
-    A model's name replaces the profile's in the same role; how its weights lie in memory stays, and the rest follows
-    from the model: a labeler that writes text is asked, any other learns from the examples.
+    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`; `data` may be the word
+    contest, and `drive` keeps the run on a mounted Google Drive.
+    """
+    if data == "contest":
+        from ..extras.contest import data_folder
+
+        data = data_folder(data, contest_address)
+    place = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
+    settings = settings_for(profile, **{**place, **form_changes(profile, **fields), **changes})
+    inputs = check_inputs(settings)
+    settings = pinned(settings)
+    return settings, begin(settings), inputs
+
+
+def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | int = "", **models: str) -> Json:
+    """Changes for `settings_for`: numbers as text (max_synthetic also "all"); labeler, writer, classifier by name.
+
+    A model's hub id or folder replaces the profile's in the same role; its weight format in memory stays, and the rest
+    follows from the model: a labeler that writes text is asked, any other learns from the examples.
     """
     values, _ = choose_profile(profile)
-    names = {"labeler": labeler, "writer": writer, "classifier": classifier}
-    changes: Json = {role: _named(values[role], name.strip()) for role, name in names.items() if name.strip()}
+    changes: Json = {role: _named(values[role], name.strip()) for role, name in models.items() if name.strip()}
     if "labeler" in changes:
         changes["labeler_kind"] = "llm" if is_causal_lm(changes["labeler"]) else "few-shot"
         print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
-    if str(max_synthetic).strip() == WHOLE:
+    if str(max_synthetic).strip() == "all":
         changes["max_synthetic"] = None
     elif str(max_synthetic).strip():
-        changes["max_synthetic"] = _whole("MAX_SYNTHETIC", max_synthetic, f" or {WHOLE!r} for the whole quota")
+        changes["max_synthetic"] = _whole("MAX_SYNTHETIC", max_synthetic, " or 'all' for the whole quota")
     if str(epochs).strip():
         changes["epochs"] = _whole("EPOCHS", epochs)
     return changes

@@ -1,18 +1,18 @@
-"""What a person looks at inline from training on: scores, errors, coverage, doubtful labels. Reads no files and no
-model.
-
-The pictures beside it are in pictures.py.
-
-    scoreboard.scores(metrics)
-"""
+"""Training and evaluation as tables: for the notebook as HTML, for the model card as rows. Reads no file."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from ..encoder.scores import SCORES
+from ..encoder.scores import ORIGINAL, SCORES
 from ..kinds import Json
 from .html import Html, table
+
+
+def training(history: pd.DataFrame) -> Html:
+    """Losses and scores by epoch, the kept one marked."""
+    rows = history.assign(epoch=history["epoch"].astype(int), kept=history["kept"].map({True: "kept", False: ""}))
+    return table(rows.rename(columns={"kept": ""}), "Training", dict.fromkeys(history.columns[1:-1], ".3f"))
 
 
 def scores(metrics: Json) -> Html:
@@ -20,59 +20,26 @@ def scores(metrics: Json) -> Html:
 
     Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
     """
-    found = _score_table(metrics["scores"], "Scores with 95 % bootstrap intervals")
+    shown = table(score_rows(metrics["scores"]), "Scores with 95 % bootstrap intervals")
     if "by_leak" in metrics:
         caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
-        found += _score_table(metrics["by_leak"], caption)
-    return found
+        shown += table(score_rows(metrics["by_leak"]), caption)
+    return shown
 
 
-def _score_table(views: Json, caption: str) -> Html:
-    rows = [
-        {
-            "rows scored": view,
-            "model": model,
-            "rows": result["rows"],
-            **{title: "{value:.3f}  [{low:.3f}, {high:.3f}]".format(**result[key]) for key, title in SCORES.items()},
-        }
-        for view, models in views.items()
-        for model, result in models.items()
-    ]
-    return table(pd.DataFrame(rows), caption)
-
-
-def per_class(metrics: Json, view: str, model: str = "adapter") -> Html:
-    """F1 of each category in one view."""
-    result = metrics["scores"][view][model]["per_class"]
-    names = {"rows": "rows", "f1": "F1", "low": "low", "high": "high"}
-    rows = [{"category": name, **{names[key]: found[key] for key in names}} for name, found in result.items()]
-    formats = dict.fromkeys(("F1", "low", "high"), ".3f")
-    return table(pd.DataFrame(rows).sort_values("rows", ascending=False), f"F1 by category, {view}", formats)
+def per_class(metrics: Json) -> Html:
+    """F1 of each category on held-out originals, the most frequent first."""
+    rows = class_rows(metrics).sort_values("rows", ascending=False, kind="stable")
+    return table(rows, f"F1 by category with 95 % bootstrap intervals, {ORIGINAL}")
 
 
 def coverage(metrics: Json) -> Html:
     """How right the confidence is, and what is left to a person below a threshold."""
-    found = metrics["calibration"]
     caption = (
-        f"Calibration error {found['error_before']:.3f} as trained, {found['error_after']:.3f} with temperature "
-        f"{found['temperature']:.2f}, on {found['rows']} held-out originals"
+        "Calibration error {error_before:.3f} as trained, {error_after:.3f} with temperature {temperature:.2f}, "
+        "on {rows} held-out originals"
     )
-    rows = [
-        {
-            "confidence at least": f"{row['threshold']:g}",
-            "reviews answered": row["rows"],
-            "share, %": 100 * row["coverage"],
-            "accuracy of the answers": "{accuracy:.3f}  [{low:.3f}, {high:.3f}]".format(**row),
-        }
-        for row in metrics["coverage"]
-    ]
-    return table(pd.DataFrame(rows), caption, {"share, %": ".0f"})
-
-
-def training(history: pd.DataFrame) -> Html:
-    """Losses and scores by epoch, the kept one marked."""
-    rows = history.assign(epoch=history["epoch"].astype(int), kept=history["kept"].map({True: "kept", False: ""}))
-    return table(rows.rename(columns={"kept": ""}), "Training", dict.fromkeys(history.columns[1:-1], ".3f"))
+    return table(coverage_rows(metrics), caption.format(**metrics["calibration"]))
 
 
 def errors(rows: pd.DataFrame, n: int = 8) -> Html:
@@ -85,3 +52,34 @@ def doubtful_labels(rows: pd.DataFrame, n: int = 10) -> Html:
     """The most doubtful labels with what they might be instead."""
     caption = f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first"
     return table(rows.head(n), caption, {"doubt": ".3f"})
+
+
+def score_rows(views: Json) -> pd.DataFrame:
+    """A row per view and model: its scores with their intervals, as text."""
+    rows = [
+        (view, model, found["rows"], *(interval(found[key]) for key in SCORES))
+        for view, models in views.items()
+        for model, found in sorted(models.items())
+    ]
+    return pd.DataFrame(rows, columns=["rows scored", "model", "rows", *SCORES.values()])
+
+
+def class_rows(metrics: Json) -> pd.DataFrame:
+    """A row per category: F1 of both models on held-out originals, as text."""
+    adapter, baseline = (metrics["scores"][ORIGINAL][model]["per_class"] for model in ("adapter", "baseline"))
+    rows = [(name, own["rows"], interval(own, "f1"), interval(baseline[name], "f1")) for name, own in adapter.items()]
+    return pd.DataFrame(rows, columns=["category", "rows", "adapter", "baseline"])
+
+
+def coverage_rows(metrics: Json) -> pd.DataFrame:
+    """A row per threshold of the confidence, as text."""
+    rows = [
+        (f"{row['threshold']:g}", row["rows"], f"{row['coverage']:.0%}", interval(row, "accuracy"))
+        for row in metrics["coverage"]
+    ]
+    return pd.DataFrame(rows, columns=["confidence at least", "reviews answered", "share", "accuracy of the answers"])
+
+
+def interval(found: Json, key: str = "value") -> str:
+    """A value with its interval's ends."""
+    return f"{found[key]:.3f} [{found['low']:.3f}, {found['high']:.3f}]"

@@ -3,8 +3,8 @@ import io
 import nbformat
 import pytest
 
-from sirius_helpers.show import console as following
-from sirius_helpers.show.console import Following
+from sirius_helpers import __main__
+from sirius_helpers.__main__ import ConsoleLog
 
 BAR = ["\rlabel:   0%", "\rlabel:  40%", "\rlabel:  80%\rlabel: 100%", "\n", "label: done\n"]
 
@@ -18,16 +18,16 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """Seconds that go by only where a test says so."""
     now = [0.0]
-    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(__main__.time, "monotonic", lambda: now[0])
     return now
 
 
 def written(out, pieces, clock, pause):
-    follower = Following(out)
+    log = ConsoleLog(out)
     for piece in pieces:
         clock[0] += pause
-        follower.write(piece)
-    follower.end_line()
+        log.write(piece)
+    log.end_line()
     return out.getvalue()
 
 
@@ -48,8 +48,8 @@ def test_a_log_is_told_of_a_slow_bar_once_a_minute(clock):
 @pytest.mark.parametrize("out", [Terminal, io.StringIO])
 def test_a_line_that_was_left_unfinished_is_ended_before_a_heading(out, clock):
     target = out()
-    follower = Following(target)
-    follower.write("\rlabel:  40%")
-    follower.heading(nbformat.v4.new_code_cell("## no heading, a comment"))
-    follower.heading(nbformat.v4.new_markdown_cell("### 1b. Review\n\nSet labels right."))
+    log = ConsoleLog(target)
+    log.write("\rlabel:  40%")
+    log.heading(nbformat.v4.new_code_cell("## no heading, a comment"))
+    log.heading(nbformat.v4.new_markdown_cell("### 1b. Review\n\nSet labels right."))
     assert target.getvalue().lstrip("\r") == "label:  40%\n1b. Review\n"
