@@ -53,7 +53,7 @@ from sirius_helpers.models import ModelSpec
 from sirius_helpers.predict import predict
 from sirius_helpers.profiles import t4
 from sirius_helpers.review import review
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import BUNDLED, PROJECT, Settings
 from sirius_helpers.split import split
 from sirius_helpers.train import train
 
@@ -372,7 +372,7 @@ def _with_reviews(settings: Settings, count: int) -> Settings:
 
 def _write_reviews(folder: Path, train: int, test: int) -> None:
     folder.mkdir()
-    (folder / "categories.toml").write_bytes((PROJECT / "data" / "categories.toml").read_bytes())
+    (folder / "categories.toml").write_bytes((BUNDLED / "categories.toml").read_bytes())
     for name, count in (("train", train), ("test", test)):
         pd.DataFrame({"text": synthetic.reviews(count)}).to_csv(folder / f"{name}.csv", index=False)
 

@@ -15,21 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
-from traitlets.config import Config
-
 from .errors import UserError, command
 from .extras.contest import data_folder
 from .files.inputs import check_inputs
 from .files.journal import writing
 from .files.lock import run_lock
 from .files.runs import pinned
-from .settings import PROJECT, settings_for
+from .settings import NOTEBOOK, PROJECT, how_to_install, settings_for
 from .show.forms import fill_form
 
-NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
+try:
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+except ModuleNotFoundError as error:
+    sys.exit(f"Error: the Python package {error.name!r} is missing; install it with: {how_to_install('notebook')}")
+
 HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
 PAUSE = 60.0  # seconds between two states of a bar where none can be redrawn
 
@@ -47,6 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
+    if not NOTEBOOK.exists():
+        raise UserError(
+            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout of the project, or call the "
+            "stages from Python."
+        )
     settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
     pinned(settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +36,12 @@ from .validation import (
     validated,
 )
 
-PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(str(files(__package__)))
+BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
+_NOTEBOOK = "notebooks/sirius_pipeline.ipynb"
+# The checkout that the package stands in; the current folder where a wheel was installed elsewhere.
+PROJECT = next((folder for folder in PACKAGE.resolve().parents if (folder / _NOTEBOOK).exists()), Path.cwd())
+NOTEBOOK = PROJECT / _NOTEBOOK
 
 
 @validated
@@ -151,6 +157,11 @@ def settings_for(
         values["checkpoints"] = Path(changes["checkpoints"]).expanduser().resolve()
     settings = Settings(**values)
     return dataclasses.replace(settings, prompts=read_prompts(settings.data) | dict(settings.prompts))
+
+
+def how_to_install(extra: str) -> str:
+    """The command that brings one of the package's extras, to a checkout or to a wheel that was installed."""
+    return f'pip install -e "{PROJECT}[{extra}]"' if NOTEBOOK.exists() else f'pip install "sirius-helpers[{extra}]"'
 
 
 def compute_dtype(device: str) -> torch.dtype | None:

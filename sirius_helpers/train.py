@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from torch import nn
 
@@ -24,7 +25,6 @@ from .encoder.checkpoints import train_on
 from .encoder.classifier import Classifier, new_model, save
 from .encoder.trainer import class_weights, history_of, new_trainer
 from .errors import UserError
-from .extras import processes
 from .files.categories import labels_of, read_categories
 from .files.journal import fingerprint, write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
@@ -51,7 +51,7 @@ def train(settings: Settings) -> pd.DataFrame:
             f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "
             f"{', '.join(unknown)}. Run the stages from 'label' on again."
         )
-    if not processes.is_first():  # the first process writes all files, and its weights are everybody's
+    if not PartialState(cpu=settings.device == "cpu").is_main_process:  # the first process writes, all have its weights
         return _fit(table, labels, None, settings, run, work)
     with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
         rows = table[table["part"] == TRAIN]

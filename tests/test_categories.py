@@ -1,7 +1,8 @@
 import pytest
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import KNOWN, by_any_name, labels_of, read_categories
+from sirius_helpers.files.categories import by_any_name, labels_of, read_categories
+from sirius_helpers.settings import BUNDLED
 
 
 def test_toml_brings_descriptions_examples_and_aliases(data):
@@ -18,7 +19,7 @@ def test_a_plain_list_borrows_what_the_project_knows(tmp_path):
 
 
 def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
-    taxonomy = read_categories(KNOWN.parent)
+    taxonomy = read_categories(BUNDLED)
     assert len(labels_of(taxonomy)) == 9
     assert all(category.description and len(category.examples) >= 7 for category in taxonomy)
 

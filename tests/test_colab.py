@@ -20,7 +20,6 @@ from nbclient import NotebookClient
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.__main__ import socket_files
-from sirius_helpers.extras.contest import FILES
 from sirius_helpers.settings import PROJECT
 from sirius_helpers.show.forms import fill_form
 
@@ -55,9 +54,9 @@ SETTINGS = [FORM, "cell-07", "cell-08"]
 def project(tmp_path_factory):
     """The project's files as a git repository."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("sirius_helpers", "data"):
+    for name in ("sirius_helpers", "data", "notebooks"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "contest"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder)
     for command in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m first"):
         subprocess.run(["git", "-C", folder, *command.split()], check=True, capture_output=True)
@@ -149,7 +148,7 @@ def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_dri
     contest = fields | {"DATA": "contest", "CONTEST_ADDRESS": "http://127.0.0.1:9"}
     found = run(python, content, [[FORM, DRIVE, INSTALL], fields], [SETTINGS, contest], [SETTINGS, fields])
     assert found["said"][0] == found["said"][2] == ""
-    assert f"{FILES[0].name} could not be fetched" in found["said"][1]  # the address is the one given
+    assert "train.csv could not be fetched" in found["said"][1]  # the address is the one given
     assert found["sirius_helpers"] == str(content / "sirius" / "sirius_helpers" / "__init__.py")
     assert found["rows"] == [240, 120, 9, 360]  # the bundled sample, whatever the working directory
     assert found["folder"] == str(content / "drive" / "MyDrive" / "sirius" / "sample")

@@ -76,7 +76,7 @@ def test_the_two_draws_of_a_text_are_independent():
 
 
 def test_the_control_set_holds_as_many_reviews_as_refusals():
-    for folder in ("sample", "tickets"):  # the project's own and the worked example's
+    for folder in ("sample", "tickets"):  # the package's own and the worked example's
         control = read_control(PROJECT / "data" / folder)
         assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
         assert control["text"].is_unique

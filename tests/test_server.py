@@ -170,7 +170,7 @@ def test_no_more_requests_than_allowed_are_under_way_at_once():
     scripted.answer = answer
     with serving(scripted) as address:
         server = Server(spec(address))
-        assert server.at_once_over(lambda n: server.complete([n])["text"], range(20)) == ["да"] * 20
+        assert server.map_concurrently(lambda n: server.complete([n])["text"], range(20)) == ["да"] * 20
     assert 2 <= max(most) <= 4
 
 

@@ -14,10 +14,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..extras import processes
 from ..files.journal import write_atomically
 from ..kinds import Json
 
@@ -30,21 +30,19 @@ def train_on(trainer: Trainer, folder: Path) -> None:
     The Trainer alone would go on from a half-written checkpoint, train an epoch more when patience had run out
     before the kill, and forget the best checkpoint when the folder was moved.
     """
-    if not processes.is_first():  # until the first has cleared away what is not whole
-        processes.wait_for_all()
-    last = last_whole_checkpoint(folder)
-    if last is not None:
-        state = _state(last)
-        if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
-            trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
-        state["best_model_checkpoint"] = str(_best(last, state))
-        if processes.is_first():
-            write_atomically(last / STATE, json.dumps(state, indent=2).encode())
-    if processes.is_first():
-        processes.wait_for_all()
+    process = PartialState()
+    with process.main_process_first():  # the others wait until it has cleared away what is not whole
+        last = last_whole_checkpoint(folder)
+        if last is not None:
+            state = _state(last)
+            if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
+                trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
+            state["best_model_checkpoint"] = str(_best(last, state))
+            if process.is_main_process:
+                write_atomically(last / STATE, json.dumps(state, indent=2).encode())
     trainer.add_callback(_WithoutArguments())
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    processes.wait_for_all()  # each has read the best weights before anybody removes them
+    process.wait_for_everyone()  # each has read the best weights before anybody removes them
 
 
 class _WithoutArguments(TrainerCallback):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from sklearn.metrics import f1_score
 from torch import nn
@@ -30,7 +31,6 @@ from transformers import (
 )
 
 from ..batching import progress
-from ..extras import processes
 from ..files.reviews import TRAIN, VALIDATION
 from ..kinds import Json, Tokenizer
 from ..settings import Settings, compute_dtype
@@ -74,6 +74,7 @@ def new_trainer(
     """A Trainer over the rows of both parts, as token ids and labels' numbers; checkpoints go to `work`."""
     steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
     dtype = compute_dtype(settings.device)
+    processes = PartialState(cpu=settings.device == "cpu").num_processes  # 1, unless several were launched
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
         guess = np.asarray(prediction.predictions).argmax(-1)
@@ -89,7 +90,7 @@ def new_trainer(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size // processes.count(),
+        per_device_train_batch_size=settings.batch_size // processes,
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         weight_decay=settings.weight_decay,

@@ -22,7 +22,9 @@ def install(home: Path) -> None:
     """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
     before = {found.metadata["Name"]: found.version for found in distributions()}
     _pip("install", *wanted(home))
-    if importlib.util.find_spec("torchao") and _is_older(version("torchao"), OLDEST_TORCHAO):
+    from packaging.version import Version  # by now a requirement has brought it
+
+    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version(OLDEST_TORCHAO):
         print(f"torchao {version('torchao')} is taken out: peft refuses to work beside it, and nothing here uses it.")
         _pip("uninstall", "-y", "torchao")
     if replaced := replaced_in_use(before):
@@ -36,8 +38,7 @@ def wanted(home: Path) -> list[str]:
     """What pip is asked for: without a GPU also the small models; and this machine's torch as it is."""
     arguments = ["-r", str(home / "requirements.txt")]
     if not shutil.which("nvidia-smi"):
-        extras = tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        arguments += extras["cpu"]
+        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
     if importlib.util.find_spec("torch"):
         pinned = home / "torch-as-installed.txt"
         pinned.write_text(f"torch=={version('torch')}\n")
@@ -49,20 +50,12 @@ def replaced_in_use(before: dict[str, str]) -> list[str]:
     """Packages with another version than `before` (name -> version) of which this process has modules loaded."""
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     importlib.invalidate_caches()
-    changed = [
+    changed = {
         name for found in distributions() if before.get(name := found.metadata["Name"], found.version) != found.version
-    ]
+    }
     return sorted(
-        name
-        for name in changed
-        if any(str(file.locate()) in loaded for file in distribution(name).files or () if file.suffix in (".py", ".so"))
+        name for name in changed if any(str(file.locate()) in loaded for file in distribution(name).files or ())
     )
-
-
-def _is_older(one: str, other: str) -> bool:
-    from packaging.version import Version  # by now a requirement has brought it
-
-    return Version(one) < Version(other)
 
 
 def _pip(command: str, *arguments: str) -> None:

@@ -1,11 +1,8 @@
 """Labels or predictions for any number of reviews, on every GPU or CPU of a machine or a Ray cluster.
 
-Needs the extra `scaleout`: Ray Data streams blocks of CSV or Parquet files through a pool of workers; each holds the
-notebook's own labeler or classifier. A finished block is a Parquet file under `rows/`, and its ids lie under `done/`:
-whoever starts again does only what is missing. A worker that dies is replaced and its block is done again.
+Needs the extra `scaleout`. Each worker holds the notebook's own labeler or classifier; streaming.py brings the files.
 
     predict_files("s3://shop/reviews", "s3://shop/predictions", "checkpoints/sample/adapter", settings)
-    label_files("reviews", "labels", settings)
     python -m sirius_helpers.extras.scaleout predict reviews predictions --adapter checkpoints/sample/adapter
 """
 
@@ -13,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +28,7 @@ from ..files.runs import digest
 from ..label import label_record, labeler_identity
 from ..llm.labelers import loaded_labeler
 from ..predict import as_table
-from ..settings import PROJECT, Settings, settings_for
+from ..settings import Settings, how_to_install, settings_for
 
 
 class LabelWorker:
@@ -39,8 +36,8 @@ class LabelWorker:
 
     def __init__(self, taxonomy: list[Category], settings: Settings) -> None:
         self.labels, self.name = labels_of(taxonomy), settings.labeler.name
-        self.held = ExitStack()  # until the process ends: the model goes with it
-        self.labeler = self.held.enter_context(loaded_labeler(taxonomy, settings))
+        self.until_exit = ExitStack()  # never closed: the model goes with the process
+        self.labeler = self.until_exit.enter_context(loaded_labeler(taxonomy, settings))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Label the reviews of a block (id, text) that have a text."""
@@ -54,10 +51,9 @@ class LabelWorker:
         if reviews:
             self.labeler([review["text"] for review in reviews], on_batch)
         records = [label_record(review, self.labels, row, self.name) for review, row in zip(reviews, rows, strict=True)]
-        number = pa.float64()
         fields = {"id": block.schema.field("id").type, "text": pa.string(), "category": pa.string()}
-        fields |= {"probabilities": pa.struct([(label, number) for label in self.labels])}
-        return pa.Table.from_pylist(records, pa.schema(fields | {"margin": number, "labeler": pa.string()}))
+        fields |= {"probabilities": pa.struct([(label, pa.float64()) for label in self.labels])}
+        return pa.Table.from_pylist(records, pa.schema(fields | {"margin": pa.float64(), "labeler": pa.string()}))
 
 
 class PredictWorker:
@@ -74,31 +70,30 @@ class PredictWorker:
 
 
 def label_files(source: str, output: str, settings: Settings, workers: int | None = None) -> None:
-    """A category for every review of the files in `source` that has a text; `workers` None: one for each slot."""
+    """A category for every review of the files in `source` that has a text; `workers` None: one per GPU or CPU."""
     taxonomy = read_categories(settings.data)
     labeler = settings.labeler
     if labeler.on_hub:  # one commit for all workers
         settings = replace(settings, labeler=replace(labeler, revision=hub.source_of(labeler).commit))
     mark = fingerprint("label", labeler_identity(settings, taxonomy))
-    _stream()(LabelWorker, (taxonomy, settings), source, output, mark, settings.device, workers)
+    _stream(LabelWorker, (taxonomy, settings), source, output, mark, settings.device, workers)
 
 
 def predict_files(source: str, output: str, adapter: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every row of the files in `source`, by a trained adapter that every worker can read."""
     folder = Path(adapter).resolve()
     mark = fingerprint("predict", digest(folder))
-    _stream()(PredictWorker, (folder, settings), source, output, mark, settings.device, workers)
+    _stream(PredictWorker, (folder, settings), source, output, mark, settings.device, workers)
 
 
-def _stream() -> Callable[..., None]:
-    """What brings files to the workers; it alone needs Ray."""
+def _stream(*arguments: Any) -> None:
     try:
-        from .streaming import stream
+        from .streaming import stream  # it alone needs Ray
     except ModuleNotFoundError as error:
         raise UserError(
-            f'the Python package {error.name!r} is missing; install it with: pip install -e "{PROJECT}[scaleout]"'
+            f"the Python package {error.name!r} is missing; install it with: {how_to_install('scaleout')}"
         ) from error
-    return stream
+    stream(*arguments)
 
 
 def columns_of(block: pa.Table) -> tuple[list[Any], list[str]]:
@@ -118,7 +113,7 @@ def columns_of(block: pa.Table) -> tuple[list[Any], list[str]]:
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Label or predict every row of the files."""
-    parser = argparse.ArgumentParser(prog="python -m sirius_helpers.extras.scaleout", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sirius_helpers.extras.scaleout", description=main.__doc__)
     parser.add_argument("task", choices=("label", "predict"))
     parser.add_argument("source", help="folder with .csv or .parquet files, columns id and text; or one such file")
     parser.add_argument("output", help="folder for the results")

@@ -1,10 +1,10 @@
 """A model on an inference server that the user already has: closed questions and samples over its OpenAI interface.
 
-Knows prompts as token ids and the interface `/completions` as llama.cpp's server and vLLM speak it; no weights are
-loaded here. The tokenizer is the model's own, so a served model gets the very tokens that a loaded one would.
+Knows prompts as token ids and the interface `/completions` as llama.cpp's server and vLLM speak it. The tokenizer is
+the model's own, so a served model gets the very tokens that a loaded one would.
 
     with causal_lm(ModelSpec("google/gemma-3-270m", server="http://127.0.0.1:8080/v1"), "cpu") as (server, tokenizer):
-        question = ServerQuestion(server, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
+        question = question_to(server, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import numpy as np
 from scipy.special import log_softmax
 
-from ..batching import Batcher
 from ..errors import UserError
 from ..kinds import Json, Prompt, Tokenizer
-from ..llm.answer_tree import AnswerTree
-from ..llm.questions import ClosedQuestion
-from ..llm.tokens import PromptTokens, encode
+from ..llm.questions import ClosedQuestion, question_to
+from ..llm.sampler import sampler_of
 from ..models import ModelSpec
 
 KEY = "SIRIUS_SERVER_KEY"  # environment variable with the key that the server asks for; written nowhere
@@ -37,16 +35,13 @@ BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the 
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
 
-T = TypeVar("T")
-U = TypeVar("U")
-
 
 class Server:
     """Completions from a server, several at once."""
 
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.server is not None, "the settings name no server"
-        self.name, self.address, self.at_once = spec.name, spec.server.rstrip("/"), spec.server_requests
+        self.name, self.address, self.requests = spec.name, spec.server.rstrip("/"), spec.server_requests
         limits = httpx.Limits(max_connections=spec.server_requests)
         self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=_authorization())
 
@@ -74,15 +69,10 @@ class Server:
             "was finished is kept."
         )
 
-    def at_once_over(self, work: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    def map_concurrently(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """`work` of every item, in order, so many at a time; the first failure cancels what has not begun."""
-        with ThreadPoolExecutor(self.at_once) as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with ThreadPoolExecutor(self.requests) as pool:
+            return list(pool.map(work, items))
 
 
 class ServerQuestion(ClosedQuestion):
@@ -92,29 +82,13 @@ class ServerQuestion(ClosedQuestion):
     constrained decoding, whatever else the vocabulary holds.
     """
 
-    def __init__(
-        self,
-        model: Server,
-        tokenizer: Tokenizer,
-        prefix: str,
-        tail: str,
-        answers: Sequence[str],
-        *,
-        end: str | None = None,
-        prior_correction: bool = False,
-        token_budget: int = 4096,
-    ) -> None:
-        self.server, self.prompt = model, PromptTokens(tokenizer, prefix, tail)
-        self.tree = AnswerTree(answers, [tuple(encode(tokenizer, a + (end or ""))) for a in answers], constrained=True)
-        self.batcher = Batcher(token_budget)
-        self.prior = self._content_free() if prior_correction else None
+    def _attach(self, model: Server) -> None:
+        self.server = model
 
     def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        places = list(enumerate(self.tree.places))
-        asked = [
-            ([*self.prompt.prefix_ids[:shared], *rest, *path], n) for shared, rest in prompts for n, path in places
-        ]
-        rows = np.stack(self.server.at_once_over(self._next, asked)).reshape(len(prompts), len(places), -1)
+        begun = [[*self.prompt.prefix_ids[:shared], *rest] for shared, rest in prompts]
+        asked = [([*ids, *path], n) for ids in begun for n, path in enumerate(self.tree.places)]
+        rows = np.stack(self.server.map_concurrently(self._next, asked)).reshape(len(begun), -1, len(self.tree.tokens))
         return np.stack([rows[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
 
     def _next(self, asked: tuple[list[int], int]) -> np.ndarray:
@@ -157,19 +131,17 @@ class ServerSampler:
 
     def __init__(
         self,
-        model: Server,
+        server: Server,
         tokenizer: Tokenizer,
         prefix: Sequence[int],
         *,
-        temperature: float,
-        top_p: float,
         max_new_tokens: int,
         stop: str | None = None,
+        **sampling: float,  # temperature, top_p
     ) -> None:
-        self.model, self.prefix, self.stop = model, list(prefix), stop
-        self.options: dict[str, object] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
+        self.server, self.prefix = server, list(prefix)
+        self.options = {**sampling, "max_tokens": max_new_tokens, "samplers": ["top_p", "temperature"]}  # and no others
         self.options |= {"stop": [stop]} if stop else {}
-        self.options |= {"samplers": ["top_p", "temperature"]}  # llama.cpp: these two and no others
 
     def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
         """Continuations, without what follows `stop`; a prompt is given as `PromptTokens.with_text` gives it."""
@@ -177,10 +149,14 @@ class ServerSampler:
         def one(asked: tuple[Prompt, int]) -> str:
             (shared, rest), seed = asked
             prompt = [*self.prefix[:shared], *rest]
-            text: str = self.model.complete(prompt, seed=seed % 2**31, **self.options)["text"]
+            text: str = self.server.complete(prompt, seed=seed % 2**31, **self.options)["text"]
             return text.strip()
 
-        return self.model.at_once_over(one, zip(prompts, seeds, strict=True))
+        return self.server.map_concurrently(one, zip(prompts, seeds, strict=True))
+
+
+question_to.register(Server, ServerQuestion)
+sampler_of.register(Server, ServerSampler)
 
 
 def _authorization() -> dict[str, str]:

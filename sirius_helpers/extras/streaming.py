@@ -1,8 +1,7 @@
-"""Files of rows through a pool of Ray workers, block by block: CSV or Parquet in, Parquet out, finished blocks kept.
+"""Files of rows through a pool of Ray workers, block by block: CSV or Parquet in, Parquet out.
 
-Needs the extra `scaleout`. Knows files, blocks and workers; not what a worker makes of a block.
-
-    stream(PredictWorker, (adapter, settings), "s3://shop/reviews", "s3://shop/predictions", mark, "cpu", workers=2)
+A finished block is a Parquet file under `rows/`, and its ids lie under `done/`: whoever starts again does only what is
+missing. A worker that dies is replaced and its block is done again. What a worker makes of a block is no concern here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import fsspec
@@ -32,9 +31,9 @@ RETRIES = 3  # a block whose worker dies so often stops the run: it is most like
 def stream(
     worker: type, arguments: tuple[object, ...], source: str, output: str, mark: str, device: str, workers: int | None
 ) -> None:
-    """`worker(*arguments)`, a callable from block to block, over all rows of `source`, each found by its `id`.
+    """`worker(*arguments)`, a callable from block to block, over all rows of `source`, each known by its `id`.
 
-    Results of another `mark` in the folder `output` are refused; `workers` None: one for each slot.
+    Results of another `mark` in the folder `output` are refused; `workers` None: one per GPU or CPU.
     """
     source, output = (path if "://" in path else str(Path(path).resolve()) for path in (source, output))
     kind = _kind_of(source)
@@ -43,7 +42,7 @@ def stream(
             _claim(output, mark)
             workers = _connect(device, workers)
             rows = _read(source, kind)
-            system, folder = _place(output)
+            system, folder = _located(output)
             rows.context.checkpoint_config = CheckpointConfig(
                 "id", f"{folder}/done", override_filesystem=system, delete_checkpoint_on_success=False
             )
@@ -63,13 +62,11 @@ def stream(
             raise _in_one_line(error) from error
 
 
-def _place(address: str) -> tuple[FileSystem, str]:
+def _located(address: str) -> tuple[FileSystem, str]:
     """The file system of a path or address, Arrow's own or otherwise one of fsspec's, and the path there."""
-    try:
+    with suppress(pa.ArrowInvalid):  # a scheme that is not Arrow's
         system, path = FileSystem.from_uri(address)
         return system, str(path)
-    except pa.ArrowInvalid:  # a scheme that is not Arrow's
-        pass
     try:
         system, path = fsspec.url_to_fs(address)
     except (ImportError, ValueError) as error:  # a package is missing, and the error names it; nobody's scheme
@@ -79,7 +76,7 @@ def _place(address: str) -> tuple[FileSystem, str]:
 
 def _kind_of(source: str) -> str:
     """csv or parquet: the ending that the files of a folder have."""
-    system, path = _place(source)
+    system, path = _located(source)
     try:
         info = system.get_file_info(path)
         files = system.get_file_info(FileSelector(path, recursive=True)) if info.type == FileType.Directory else [info]
@@ -93,7 +90,7 @@ def _kind_of(source: str) -> str:
 
 
 def _read(source: str, kind: str) -> ray.data.Dataset:
-    system, path = _place(source)
+    system, path = _located(source)
     if kind == "parquet":
         return ray.data.read_parquet(path, filesystem=system, file_extensions=[kind])
     return ray.data.read_csv(  # ids and texts stay as they are, also where they look like numbers or like nothing
@@ -109,7 +106,7 @@ def _read(source: str, kind: str) -> ray.data.Dataset:
 
 def _claim(output: str, mark: str) -> None:
     """Results of another model or prompt are never mixed with these."""
-    system, path = _place(output)
+    system, path = _located(output)
     system.create_dir(path, recursive=True)
     note = f"{path}/made_by.json"
     if system.get_file_info(note).type == FileType.NotFound:
@@ -140,9 +137,8 @@ def _in_one_line(error: Exception) -> UserError:
 
     A worker's exception arrives as text: the root stands first among its causes' last lines.
     """
-    told = re.findall(r"^[\w.]*\bUserError: (.+)$", str(error), re.MULTILINE)
-    if told:
-        return UserError(told[0])
+    if ours := re.search(r"^[\w.]*\bUserError: (.+)$", str(error), re.MULTILINE):
+        return UserError(ours[1])
     root = re.search(r"^[\w.]*(?:Error|Exception): .+$", str(error), re.MULTILINE)
     reason = root[0] if root else f"{type(error).__name__}: {str(error).strip()[:300]}"
     return UserError(f"the run stopped: {reason} Start it again when that is mended: finished blocks are kept.")

@@ -1,8 +1,7 @@
 """The taxonomy: labels, what they mean and how reviews in them sound.
 
-A data folder brings either `categories.toml` (label, description, examples, aliases) or a plain `categories.txt`
-(one label per line). Labels of a plain list that the project's own data/categories.toml knows take their description
-and examples from there.
+A data folder brings either `categories.toml` (label, description, examples, aliases) or a plain `categories.txt` (one
+label per line), whose labels take description and examples from the package's own categories.toml where it has them.
 
     taxonomy = read_categories(settings.data)
 """
@@ -17,10 +16,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import UserError
-from ..settings import PROJECT
+from ..settings import BUNDLED
 from .decoding import read_toml, read_utf8
 
-KNOWN = PROJECT / "data" / "categories.toml"
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
@@ -45,7 +43,7 @@ def read_categories(folder: Path) -> list[Category]:
     if path.suffix == ".toml":
         taxonomy = _read_toml(path)
     else:
-        known = {category.label: category for category in _read_toml(KNOWN)} if KNOWN.exists() else {}
+        known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
         labels = [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
         taxonomy = [known.get(label, Category(label)) for label in labels]
     if len(taxonomy) < 2:
@@ -112,7 +110,7 @@ def _file_of(folder: Path) -> Path:
     if path is None:
         raise UserError(
             f"{folder} has neither categories.toml nor categories.txt; "
-            "write one label per line into categories.txt, or copy data/categories.toml and change it."
+            f"write one label per line into categories.txt, or copy {BUNDLED / 'categories.toml'} and change it."
         )
     return path
 

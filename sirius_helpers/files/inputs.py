@@ -39,7 +39,7 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         rows.append((settings.labels.name, len(read_labelled(settings.labels, taxonomy)), "ready-made labels"))
     if (human := folder / "human_labels.csv").exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
-    control = read_control(folder)  # the project's own, where the folder brings none
+    control = read_control(folder)  # the package's own, where the folder brings none
     if (folder / CONTROL).exists():
         rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
     if (path := settings.folder / CORRECTIONS).exists():

@@ -176,7 +176,7 @@ def peak_memory() -> Json:
 
 def begin(settings: Settings) -> Run:
     """Stage "settings": the run's folder, with profile, models, versions and seed in run.json."""
-    from ..embedded import source  # not needed to read a run
+    from ..embedded.folders import SOURCES  # not needed to read a run
 
     run, settings = Run(settings.folder), pinned(settings)
     models = {role: getattr(settings, role) for role in LAST_USE}
@@ -185,7 +185,7 @@ def begin(settings: Settings) -> Run:
         profile_reason=settings.profile_reason,
         seed=settings.seed,
         settings=settings.as_dict(),
-        models={role: vars(spec) | source(spec.name) for role, spec in models.items()},
+        models={role: vars(spec) | SOURCES.get(spec.name, {}) for role, spec in models.items()},
         versions={"sirius": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
     )

@@ -8,23 +8,19 @@ Knows prompts and how an answer begins and ends; not what the answers mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from transformers import PreTrainedModel
-
-from ..extras.server import Server, ServerQuestion
-from ..kinds import Tokenizer
+from ..kinds import LanguageModel, Tokenizer
 from ..models import ModelSpec
 from ..prompts import answer_end, split_prompt, template_for
 from ..settings import Settings
-from .questions import ClosedQuestion
+from .questions import ClosedQuestion, question_to
 
 
 def closed_question(
     name: str,
     spec: ModelSpec,
     answers: Sequence[str],
-    model: PreTrainedModel | Server,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     settings: Settings,
     **values: str,
@@ -33,9 +29,9 @@ def closed_question(
 
     A base model goes on behind the prompt's colon with a blank.
     """
-    ask = partial(ServerQuestion, model) if isinstance(model, Server) else partial(ClosedQuestion, model)
     prefix, tail = split_prompt(template_for(name, spec.chat, settings.prompts), tokenizer, spec.chat, **values)
-    return ask(
+    return question_to(
+        model,
         tokenizer,
         prefix,
         tail,

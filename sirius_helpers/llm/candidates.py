@@ -11,23 +11,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import count
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from ..batching import Batcher, progress
 from ..errors import UserError
-from ..extras.server import Server, ServerSampler
 from ..files.journal import Journal
-from ..kinds import Json, JsonView, Prompt, Tokenizer
+from ..kinds import Json, JsonView, LanguageModel, Prompt, Tokenizer
 from ..prompts import one_line, split_prompt, template_for
 from ..settings import Settings
 from .filters import bare, cleaned, first_reason, word_runs
 from .judge import judge_question, p_yes, verdicts
 from .quotas import Wanted
-from .sampler import Sampler
+from .sampler import sampler_of
 from .tokens import PromptTokens
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
@@ -40,7 +37,7 @@ class Writer:
 
     def __init__(
         self,
-        model: PreTrainedModel | Server,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         settings: Settings,
         categories: Callable[[Sequence[str]], list[str]] | None = None,
@@ -49,8 +46,8 @@ class Writer:
         self.settings, self.categories = settings, categories
         template = template_for("paraphrase", chat, settings.prompts)
         self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
-        sampler = partial(ServerSampler, model) if isinstance(model, Server) else partial(Sampler, model)
-        self.sampler = sampler(
+        self.sampler = sampler_of(
+            model,
             tokenizer,
             self.tokens.prefix_ids,
             temperature=settings.temperature,

@@ -18,14 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
-from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..extras.server import Server
 from ..files.tables import read_table
-from ..kinds import Json, Tokenizer
+from ..kinds import Json, LanguageModel, Tokenizer
 from ..prompts import one_line, template_for
-from ..settings import PROJECT, Settings
+from ..settings import BUNDLED, Settings
 from .asking import closed_question
 from .questions import ClosedQuestion
 
@@ -33,7 +31,7 @@ FILE = "judge_control.csv"
 CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
 
-def judge_question(model: PreTrainedModel | Server, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
+def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
     template = template_for("judge", settings.writer.chat, settings.prompts)
     return closed_question("judge", settings.writer, [template.yes, template.no], model, tokenizer, settings)
@@ -56,9 +54,9 @@ def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
 
 
 def control_file(folder: Path) -> Path:
-    """Where the control texts stand: the data folder's own, or else the project's, Russian product reviews."""
+    """Where the control texts stand: the data folder's own, or else the package's, Russian product reviews."""
     own = folder / FILE
-    return own if own.exists() else PROJECT / "data" / FILE
+    return own if own.exists() else BUNDLED / FILE
 
 
 def read_control(folder: Path) -> pd.DataFrame:

@@ -17,9 +17,8 @@ from transformers import PreTrainedModel
 
 from ..batching import Batcher
 from ..encoder.embedding import embed
-from ..extras.server import Server
 from ..files.categories import Category, label_variables, labels_of, need_examples, phrases
-from ..kinds import OnBatch, Tokenizer
+from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..prompts import one_line, template_for
 from ..settings import Settings
@@ -54,7 +53,7 @@ class LlmLabeler:
     """
 
     def __init__(
-        self, taxonomy: list[Category], model: PreTrainedModel | Server, tokenizer: Tokenizer, settings: Settings
+        self, taxonomy: list[Category], model: LanguageModel, tokenizer: Tokenizer, settings: Settings
     ) -> None:
         size, orders = len(taxonomy), settings.category_orders
         turns = [size * n // orders for n in range(orders)]
@@ -74,7 +73,7 @@ class LlmLabeler:
 
 
 def label_question(
-    model: PreTrainedModel | Server, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0
+    model: LanguageModel, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0
 ) -> ClosedQuestion:
     """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
     template = template_for("label", settings.labeler.chat, settings.prompts)

@@ -11,6 +11,7 @@ what is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -70,16 +71,19 @@ class ClosedQuestion:
     ) -> None:
         if reading not in ("constrained", "sequence"):
             raise UserError(f"unknown reading {reading!r}; use 'constrained' or 'sequence'.")
-        self.model, self.config = model, model.config.get_text_config()
         self.constrained = reading == "constrained"
-        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
-        self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
+        self._attach(model)
         self.prompt = PromptTokens(tokenizer, prefix, tail)
         ids = [tuple(encode(tokenizer, answer + (end or ""))) for answer in answers]
         self.tree = AnswerTree(answers, ids, self.constrained)
         self.batcher = Batcher(token_budget)  # remembers what fitted
-        self.prefix_cache: Cache | None = None
         self.prior = self._content_free() if prior_correction else None
+
+    def _attach(self, model: Any) -> None:
+        self.model, self.config = model, model.config.get_text_config()
+        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
+        self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
+        self.prefix_cache: Cache | None = None
 
     @torch.inference_mode()
     def log_probs(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
@@ -182,6 +186,12 @@ class ClosedQuestion:
             logits = capped(head(part).float())
             parts.append(logits[:, tokens] - logits.logsumexp(-1, keepdim=True))
         return torch.cat(parts)
+
+
+@singledispatch
+def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
+    """A closed question to a model in memory; what holds a model elsewhere registers a kind of its own."""
+    return ClosedQuestion(model, *framed, **options)
 
 
 class _PrefixLayer(DynamicLayer):

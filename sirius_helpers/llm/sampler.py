@@ -9,7 +9,9 @@ Knows how to sample; not what is asked or whether the answer is any good.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
@@ -145,6 +147,12 @@ class Sampler:
         cache.crop(shared - len(self.prefix))  # 0 leaves all of it
         cache.batch_repeat_interleave(rows)
         return cache
+
+
+@singledispatch
+def sampler_of(model: Any, *prompt: Any, **options: Any) -> Callable[[Sequence[Prompt], Sequence[int]], list[str]]:
+    """A sampler of a model in memory; what holds a model elsewhere registers a kind of its own."""
+    return Sampler(model, *prompt, **options)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: Tokenizer, stop: str | None) -> set[int]:
