@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pandas as pd
@@ -89,6 +90,11 @@ def hostile_settings() -> Settings:
     return replace(settings, profile_reason=HOSTILE[4])
 
 
+def hostile_facts() -> html.Html:
+    with patch.object(evidence, "hub_models", lambda settings: dict.fromkeys(HOSTILE, HOSTILE[0])):  # no hub has them
+        return evidence.this_run(hostile_settings(), HostileRun())
+
+
 SHOWN: dict[str, Callable[[], html.Html]] = {
     "table": lambda: html.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
     "facts": lambda: html.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
@@ -113,7 +119,7 @@ SHOWN: dict[str, Callable[[], html.Html]] = {
     "training": lambda: scoreboard.training(pd.DataFrame({"epoch": [1.0], HOSTILE[0]: [0.5], "kept": [True]})),
     "errors": lambda: scoreboard.errors(ROWS, n=99),
     "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
-    "this_run": lambda: evidence.this_run(hostile_settings(), HostileRun()),
+    "this_run": hostile_facts,
     "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
     "stage_times": lambda: evidence.stage_times(HostileRun(), INPUTS),
 }

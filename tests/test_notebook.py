@@ -45,7 +45,7 @@ def test_whatever_a_user_fills_in_is_a_form_field_with_a_default(cells):
 
 def test_only_the_drive_cell_knows_of_colab(cells):
     assert sum("google.colab" in cell.source for cell in cells) == 1
-    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").glob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").rglob("*.py")]
     assert not [text for text in sources if "google.colab" in text]
 
 
@@ -66,7 +66,7 @@ def test_the_installations_plumbing_is_folded_everywhere_and_no_other_cells_code
 
 
 def test_a_cell_imports_from_stage_files_and_show_in_at_most_two_lines(cells):
-    stages = {"label", "augment", "split", "train", "evaluate", "predict"}
+    stages = {"label", "review", "augment", "split", "train", "evaluate", "predict"}
     for cell in cells:
         if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", []):
             imports = [n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, (ast.Import, ast.ImportFrom))]
