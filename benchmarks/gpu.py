@@ -39,7 +39,6 @@ from safetensors.torch import load_file
 
 from sirius_helpers import loaders
 from sirius_helpers.augment import augment
-from sirius_helpers.batching import Batcher
 from sirius_helpers.encoder import classifier
 from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.evaluate import evaluate
@@ -49,11 +48,10 @@ from sirius_helpers.label import label
 from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.models.batching import Batcher
 from sirius_helpers.predict import predict
-from sirius_helpers.profiles import t4
 from sirius_helpers.review import review
-from sirius_helpers.settings import BUNDLED, PROJECT, Settings
+from sirius_helpers.settings import BUNDLED, PROJECT, ModelSpec, Settings, t4
 from sirius_helpers.split import split
 from sirius_helpers.train import train
 
@@ -301,7 +299,8 @@ def _killed_and_resumed(settings: Settings) -> tuple[bool, str]:
         begin(one)
         _write_split(one, 256 if CUDA else 64)
         if name == "killed":
-            code = f"from sirius_helpers import runs, training; training.train(runs.settings_of({str(one.folder)!r}))"
+            code = "from sirius_helpers.files.runs import settings_of\nfrom sirius_helpers.train import train\n"
+            code += f"train(settings_of({str(one.folder)!r}))"
             process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
             while process.poll() is None and not list(one.folder.glob("training-*/checkpoint-*/trainer_state.json")):
                 time.sleep(0.02)

@@ -14,7 +14,6 @@ import json
 import numpy as np
 import pandas as pd
 
-from .batching import progress
 from .encoder.baseline import Linear, frozen_embeddings
 from .encoder.calibration import calibrated, calibration_error, coverage
 from .encoder.classifier import Classifier
@@ -27,6 +26,7 @@ from .files.reviews import PARTS, TEST, normalised, read_csv, read_labelled, wri
 from .files.runs import Run, digest, pinned
 from .files.tables import read_table
 from .kinds import Json
+from .models.batching import progress
 from .settings import Settings
 from .show import pictures
 from .show.model_card import model_card

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .batching import progress
 from .errors import UserError
 from .files.categories import Category, by_any_name, labels_of, read_categories
 from .files.journal import Journal, fingerprint, read_records
@@ -22,6 +21,7 @@ from .files.runs import Run, digest, pinned
 from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.labelers import labeler_fingerprint, loaded_labeler
+from .models.batching import progress
 from .settings import Settings
 
 

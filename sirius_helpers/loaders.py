@@ -31,13 +31,13 @@ from transformers import (
 )
 from transformers.utils import logging as progress_bars
 
-from . import hub
-from .batching import free_memory, is_out_of_memory
 from .embedded.folders import SOURCES, model_folder
 from .errors import UserError
 from .kinds import LanguageModel, Tokenizer
-from .model_checks import check_config, check_report, check_tokenizer, pad_token, writes_text
-from .models import ModelSpec
+from .models import hub
+from .models.batching import free_memory, is_out_of_memory
+from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
+from .settings import ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}

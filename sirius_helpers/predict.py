@@ -16,12 +16,12 @@ from typing import NoReturn
 import pandas as pd
 from tqdm.std import tqdm
 
-from .batching import progress
 from .encoder.classifier import Classifier
 from .errors import UserError
 from .files.journal import fingerprint, replacing
 from .files.reviews import read_csv, read_texts, write_csv
 from .files.runs import Run, digest
+from .models.batching import progress
 from .settings import Settings
 
 CHUNK = 8_192  # texts: what a kill can cost, and what is sorted by length together

@@ -17,7 +17,6 @@ from accelerate import PartialState
 from peft import PeftModel
 from torch import nn
 
-from .batching import is_out_of_memory
 from .encoder import trainer
 from .encoder.baseline import Linear, fit_linear, frozen_embeddings
 from .encoder.calibration import SPREAD, fit_temperature
@@ -32,6 +31,7 @@ from .files.runs import Run, digest, pinned
 from .kinds import Json, Tokenizer
 from .llm.text_tokens import TextTokens
 from .loaders import load_tokenizer, quiet, release
+from .models.batching import is_out_of_memory
 from .settings import Settings
 
 

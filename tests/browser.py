@@ -26,8 +26,7 @@ from matplotlib.figure import Figure
 from sirius_helpers.encoder.scores import ORIGINAL
 from sirius_helpers.files.reviews import BY_HAND
 from sirius_helpers.files.runs import Run
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import Settings, settings_for
+from sirius_helpers.settings import ModelSpec, Settings, settings_for
 from sirius_helpers.show import evidence, html, scoreboard, tables
 
 # Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …

@@ -85,7 +85,7 @@ def alone(settings: Settings, stages: list[str], changes: dict, target: Path) ->
 def alone_in_a_kernel(settings: Settings, stages: list[str], changes: dict, target: Path) -> None:
     """The same in a Jupyter kernel."""
     found, fields = sections(), form(settings, changes)
-    codes = ["from pathlib import PosixPath\nfrom sirius_helpers.models import ModelSpec"]
+    codes = ["from pathlib import PosixPath\nfrom sirius_helpers.settings import ModelSpec"]
     for text in found["Settings"]:
         filled = [f"{key} = {value!r}" for key, value in fields.items() if key in text]
         codes.append("\n".join([text, *filled]))

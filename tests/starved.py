@@ -29,9 +29,8 @@ from sirius_helpers.encoder.classifier import new_model, save
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.label import label
 from sirius_helpers.loaders import encoder, load_tokenizer
-from sirius_helpers.models import ModelSpec
 from sirius_helpers.predict import predict
-from sirius_helpers.settings import Settings
+from sirius_helpers.settings import ModelSpec, Settings
 from sirius_helpers.train import train
 
 LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for n in range(24)]

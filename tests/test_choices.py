@@ -32,8 +32,8 @@ from sirius_helpers.embedded.folders import model_folder
 from sirius_helpers.errors import UserError
 from sirius_helpers.llm.questions import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.prompts import Template, split_prompt
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
 READINGS = ("constrained", "sequence")
 EXACT, BF16 = 1e-4, 0.15  # tolerances

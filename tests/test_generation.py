@@ -13,8 +13,7 @@ from sirius_helpers.llm.judge import judge_question, p_yes
 from sirius_helpers.llm.sampler import Sampler, SeededTopP
 from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import settings_for
+from sirius_helpers.settings import ModelSpec, settings_for
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,10 @@ from urllib.parse import unquote
 import pytest
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import hub
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.runs import Run, pinned
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.profiles import t4
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.models import hub
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, t4
 
 OLD, MAIN, MOVED, PR, STALE = (letter * 40 for letter in "abcde")
 DUPLICATES = {"pytorch_model.bin": b"pickle", "tf_model.h5": b"keras", "onnx/model.onnx": b"onnx", "README.md": b"#"}
@@ -34,7 +32,7 @@ from sirius_helpers.show import evidence
 from sirius_helpers.files import runs
 from sirius_helpers.errors import UserError
 from sirius_helpers.label import label
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.files.runs import Run, pinned
 from sirius_helpers.settings import settings_for
 folder, said = Path(sys.argv[1]), {}

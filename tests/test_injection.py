@@ -18,9 +18,8 @@ from sirius_helpers.llm.labelers import LlmLabeler, label_question
 from sirius_helpers.llm.text_tokens import TextTokens, markers
 from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import CAUSAL_LM, ENCODER, ModelSpec
 from sirius_helpers.prompts import one_line
-from sirius_helpers.settings import Settings, settings_for
+from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings, settings_for
 
 ROWS = read_injections()
 TEXTS = ROWS["text"].tolist()

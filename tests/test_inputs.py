@@ -11,9 +11,8 @@ from sirius_helpers.files import inputs
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.files.reviews import CORRECTIONS, read_reviews
 from sirius_helpers.label import label
-from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import CHAT
-from sirius_helpers.settings import PROJECT, settings_for
+from sirius_helpers.settings import PROJECT, ModelSpec, settings_for
 
 
 def test_good_inputs_are_summed_up(settings):

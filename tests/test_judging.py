@@ -8,9 +8,8 @@ from tiny_models import tiny_gemma3, tiny_qwen2
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.llm.judge import judge_question, judge_report, p_yes, read_control, verdicts
-from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import split_prompt, template_for
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings
 
 SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
 

@@ -12,9 +12,8 @@ from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
 from sirius_helpers.llm import asking as questions
 from sirius_helpers.llm import labelers
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.review import review
-from sirius_helpers.settings import Settings
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings
 
 
 class FakeQuestion:

@@ -13,8 +13,7 @@ from tiny_models import tiny_roberta
 from sirius_helpers.encoder.trainer import weighted_loss
 from sirius_helpers.extras import launch
 from sirius_helpers.files.runs import Run, begin
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
 from sirius_helpers.train import train
 
 

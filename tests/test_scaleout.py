@@ -21,8 +21,7 @@ from sirius_helpers.extras.scaleout import LabelWorker, label_files, predict_fil
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.label import label
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
 BLOCK = 30

@@ -22,8 +22,7 @@ from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.llm.questions import ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import llama_server

@@ -17,8 +17,7 @@ from sirius_helpers.files.journal import Journal
 from sirius_helpers.files.reviews import read_reviews, write_csv
 from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.settings import PROJECT, ModelSpec
 
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "eval", "exec", "compile", "__import__"}
 FORBIDDEN |= {"torch.load", "torch.hub", "np.load", "numpy.load", "pd.read_pickle", "yaml.load", "os.system"}

@@ -20,11 +20,9 @@ from sirius_helpers.evaluate import evaluate
 from sirius_helpers.files.journal import Journal
 from sirius_helpers.files.runs import Run, begin, digest
 from sirius_helpers.label import label
-from sirius_helpers.models import ModelSpec
 from sirius_helpers.predict import predict
-from sirius_helpers.profiles import t4
 from sirius_helpers.review import review
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
 from sirius_helpers.split import split
 from sirius_helpers.train import train

@@ -16,8 +16,7 @@ from sirius_helpers.encoder.classifier import Classifier, new_model
 from sirius_helpers.encoder.trainer import class_weights, new_trainer
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.runs import Run
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import Settings
+from sirius_helpers.settings import ModelSpec, Settings
 from sirius_helpers.train import best_epoch, train
 
 

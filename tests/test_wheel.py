@@ -19,7 +19,7 @@ import sirius_helpers
 from sirius_helpers.__main__ import main
 from sirius_helpers.augment import augment
 from sirius_helpers.label import label
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.predict import predict
 from sirius_helpers.settings import how_to_install, settings_for
 from sirius_helpers.split import split

@@ -20,8 +20,7 @@ from unittest.mock import patch
 import tqdm.auto
 
 from ..errors import UserError
-from ..models import CAUSAL_LM, ENCODER
-from ..settings import how_to_install
+from ..settings import CAUSAL_LM, ENCODER, how_to_install
 
 FORMAT = 1  # raise it when a builder writes something else: folders of another format are built anew
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished

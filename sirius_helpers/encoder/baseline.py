@@ -16,8 +16,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
-from ..batching import Batcher
 from ..loaders import encoder
+from ..models.batching import Batcher
 from ..settings import Settings
 from .embedding import embed
 

@@ -24,13 +24,12 @@ from tqdm.std import tqdm
 from transformers import AutoModel, BatchEncoding, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..batching import Batcher
 from ..errors import UserError
 from ..kinds import Json, Tokenizer
 from ..loaders import load_model, load_tokenizer, quiet, release
-from ..model_checks import check_layers, check_positions
-from ..models import ModelSpec
-from ..settings import Settings, compute_dtype
+from ..models.batching import Batcher
+from ..models.checks import check_layers, check_positions
+from ..settings import ModelSpec, Settings, compute_dtype
 from .embedding import mean_pooled, run_rows
 
 WEIGHTS = "adapter_model.safetensors"

@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional
 from transformers import BatchEncoding, PreTrainedModel
 
-from ..batching import Batcher, progress
 from ..kinds import OnBatch, Tokenizer
 from ..llm.text_tokens import TextTokens
+from ..models.batching import Batcher, progress
 
 MAX_TOKENS = 256  # of a text, where nothing else is said
 

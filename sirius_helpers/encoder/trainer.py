@@ -30,9 +30,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..batching import progress
 from ..files.reviews import TRAIN, VALIDATION
 from ..kinds import Json, Tokenizer
+from ..models.batching import progress
 from ..settings import Settings, compute_dtype
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]

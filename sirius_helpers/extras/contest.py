@@ -15,9 +15,9 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..batching import progress
 from ..errors import UserError
 from ..files.journal import write_atomically, writing
+from ..models.batching import progress
 from ..settings import PROJECT
 
 CONTEST = "contest"  # what a user writes as DATA

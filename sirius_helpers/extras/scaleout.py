@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .. import hub
 from ..encoder.classifier import Classifier
 from ..errors import UserError, command
 from ..files.categories import Category, labels_of, read_categories
@@ -27,6 +26,7 @@ from ..files.journal import fingerprint
 from ..files.runs import digest
 from ..label import label_record, labeler_identity
 from ..llm.labelers import loaded_labeler
+from ..models import hub
 from ..predict import as_table
 from ..settings import Settings, how_to_install, settings_for
 

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..kinds import Json, Prompt, Tokenizer
 from ..llm.questions import ClosedQuestion, question_to
 from ..llm.sampler import sampler_of
-from ..models import ModelSpec
+from ..settings import ModelSpec
 
 KEY = "SIRIUS_SERVER_KEY"  # environment variable with the key that the server asks for; written nowhere
 TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue included

@@ -17,11 +17,10 @@ from ..llm.judge import FILE as CONTROL
 from ..llm.judge import read_control
 from ..llm.tokens import PromptTokens
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
-from ..model_checks import check_layers, check_positions
-from ..models import CAUSAL_LM, ENCODER, ModelSpec
+from ..models.checks import check_layers, check_positions
 from ..prompts import CHAT, one_line, read_prompts, split_prompt, template_for
 from ..prompts import FILE as PROMPTS
-from ..settings import Settings
+from ..settings import CAUSAL_LM, ENCODER, ModelSpec, Settings
 from .categories import Category, label_variables, labels_of, need_examples, read_categories
 from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
 

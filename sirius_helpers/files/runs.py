@@ -24,11 +24,11 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__, hub
+from .. import __version__
 from ..errors import UserError
 from ..kinds import Json
-from ..models import ModelSpec
-from ..settings import Settings
+from ..models import hub
+from ..settings import ModelSpec, Settings
 from .journal import write_atomically, writing
 from .lock import run_lock
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..kinds import LanguageModel, Tokenizer
-from ..models import ModelSpec
 from ..prompts import answer_end, split_prompt, template_for
-from ..settings import Settings
+from ..settings import ModelSpec, Settings
 from .questions import ClosedQuestion, question_to
 
 

@@ -15,10 +15,10 @@ from itertools import count
 
 import numpy as np
 
-from ..batching import Batcher, progress
 from ..errors import UserError
 from ..files.journal import Journal
 from ..kinds import Json, JsonView, LanguageModel, Prompt, Tokenizer
+from ..models.batching import Batcher, progress
 from ..prompts import one_line, split_prompt, template_for
 from ..settings import Settings
 from .filters import bare, cleaned, first_reason, word_runs

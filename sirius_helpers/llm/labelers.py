@@ -15,11 +15,11 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel
 
-from ..batching import Batcher
 from ..encoder.embedding import embed
 from ..files.categories import Category, label_variables, labels_of, need_examples, phrases
 from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
+from ..models.batching import Batcher
 from ..prompts import one_line, template_for
 from ..settings import Settings
 from .asking import closed_question

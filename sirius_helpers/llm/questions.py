@@ -21,9 +21,9 @@ from torch.nn import Linear, functional
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ..batching import Batcher
 from ..errors import UserError, not_finite
 from ..kinds import OnBatch, Prompt, Tokenizer
+from ..models.batching import Batcher
 from .answer_tree import AnswerTree, lay_out
 from .tokens import PromptTokens, encode
 

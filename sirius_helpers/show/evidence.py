@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 from transformers import AutoModel, AutoModelForCausalLM
 
-from .. import hub
 from ..files.runs import Run, hub_roles
 from ..kinds import Json
 from ..loaders import check_fits, memory
+from ..models import hub
 from ..settings import Settings
 from .html import Html, facts, note, table
 

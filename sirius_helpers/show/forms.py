@@ -20,9 +20,7 @@ from ..files.inputs import check_inputs
 from ..files.runs import Run, begin, pinned
 from ..kinds import Json, JsonView
 from ..loaders import is_causal_lm, load_tokenizer
-from ..models import ModelSpec
-from ..profiles import choose_profile
-from ..settings import Settings, settings_for
+from ..settings import ModelSpec, Settings, choose_profile, settings_for
 
 if TYPE_CHECKING:  # what only names a type need not be installed
     from nbformat import NotebookNode

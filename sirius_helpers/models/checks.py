@@ -22,8 +22,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
 )
 
-from .errors import UserError
-from .kinds import Json, Tokenizer
+from ..errors import UserError
+from ..kinds import Json, Tokenizer
 
 WORDS = ("сапоги", "платье", "чайник", "кружка", "одеяло")  # of equal length: a row of unknown letters shows, too
 WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")

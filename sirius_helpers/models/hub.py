@@ -27,8 +27,8 @@ from huggingface_hub.errors import (
 )
 from tqdm.std import tqdm
 
-from .errors import UserError
-from .models import ModelSpec
+from ..errors import UserError
+from ..settings import ModelSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and tokenizer of whatever kind

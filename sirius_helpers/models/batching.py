@@ -18,7 +18,7 @@ from typing import NoReturn
 import torch
 from tqdm.std import tqdm
 
-from .errors import UserError
+from ..errors import UserError
 
 
 class Batcher:

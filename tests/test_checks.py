@@ -25,7 +25,7 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_model, load_tokenizer
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.show.forms import form_changes
 
 
