@@ -58,9 +58,11 @@ def test_the_russian_page_names_the_same_files_variables_and_figures():
     assert figures[0] == figures[1]
 
 
-def test_the_house_lists_every_module_and_no_other():
-    modules = {path.stem for path in (PROJECT / "sirius_helpers").glob("*.py")} - {"__init__", "__main__", "errors"}
-    assert set(re.findall(r"`sirius_helpers/(\w+)\.py`", read(ENGLISH))) == modules
+def test_the_package_layout_lists_every_file_and_folder_in_front_and_no_other():
+    package = [path for path in (PROJECT / "sirius_helpers").iterdir() if not path.name.startswith("__")]
+    table = read(ENGLISH).split("## Package layout")[1].split("\n\n")[1]
+    listed = {name for name in code_words(table) if name.startswith("sirius_helpers/")}
+    assert listed == {f"sirius_helpers/{path.name}{'/' * path.is_dir()}" for path in package}
 
 
 def test_both_pages_pip_and_make_name_the_same_oldest_python():

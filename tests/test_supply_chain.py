@@ -46,7 +46,7 @@ def test_the_search_finds_what_it_is_for(code):
 
 
 def test_nothing_in_package_and_notebook_reads_a_pickle_or_runs_text_as_code():
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").glob("*.py")}
+    sources = {str(path): path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").rglob("*.py")}
     notebook = nbformat.read(PROJECT / "notebooks" / "sirius_pipeline.ipynb", as_version=4)
     sources["notebook"] = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert len(sources) > 30
