@@ -9,6 +9,7 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+DEV     := $(VENV)/.dev
 
 DATA    ?= data/sample
 RUN     ?= sample
@@ -28,29 +29,33 @@ test: lint
 test-colab test-floor: test-%: .venv-%/.ready
 	.venv-$*/bin/python -m pytest
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-look: $(READY)
+look: $(DEV)
 	@$(BIN)/python tests/layout.py "checkpoints/$(RUN)/notebook.ipynb"
 
-soak: $(READY)
+soak: $(DEV)
 	@$(BIN)/python tests/soak.py
 
 BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))
-bench-%: $(READY)
+bench-%: $(DEV)
 	@$(BIN)/python benchmarks/bench_$*.py
 
 gpu:
 	@$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/gpu wheels/*.whl
 	@PYTHONPATH=.:build/gpu $(PYTHON) benchmarks/gpu.py
 
-# The stamp is written last, so that an interrupted install is done again.
+# What running needs, and what the rest needs too. A stamp is written last, so that an interrupted install is done again.
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.version_info < (3, 11) and sys.exit('Error: $(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name one: make PYTHON=python3.12 …' % sys.version_info[:2])"
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook]"
+	@touch $@
+
+$(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,dev]"
 	@touch $@
 

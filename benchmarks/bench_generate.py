@@ -14,12 +14,12 @@ from pathlib import Path
 
 from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
 
-from sirius_helpers.candidates import Writer, fill
-from sirius_helpers.filters import bare, first_reason
-from sirius_helpers.journal import Journal
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.llm.candidates import Writer, fill
+from sirius_helpers.llm.filters import bare, first_reason
+from sirius_helpers.llm.quotas import Wanted
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import split_prompt, template_for
-from sirius_helpers.quotas import Wanted
 
 ROUNDS, ORIGINALS, BY_REFERENCE = 2, 64, 4
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
 
-from sirius_helpers.judging import judge_question, p_yes, verdicts
+from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import split_prompt, template_for
 

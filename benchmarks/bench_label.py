@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, seconds
 
-from sirius_helpers.categories import label_variables, labels_of, read_categories
-from sirius_helpers.labelers import label_question
+from sirius_helpers.files.categories import label_variables, labels_of, read_categories
+from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
 from sirius_helpers.prompts import split_prompt, template_for
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
 ROUNDS, REVIEWS, BY_REFERENCE = 3, 240, 12  # the reference's way sees the first few of each round's reviews
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from common import bench_settings, report, sample_reviews, seconds
 
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
+from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.loaders import load_tokenizer
 
 ROUNDS, TEXTS, BY_REFERENCE, PADDED = 3, 240, 8, 256  # the reference's way sees a few of each round's texts

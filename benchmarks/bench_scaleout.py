@@ -25,14 +25,13 @@ import synthetic
 import torch
 from pyarrow import csv
 
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
+from sirius_helpers.extras.scaleout import predict_files
+from sirius_helpers.extras.streaming import BLOCK, SPARE
+from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import as_table
-from sirius_helpers.scaleout import predict_files
-from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.streaming import BLOCK, SPARE
+from sirius_helpers.predict import as_table
+from sirius_helpers.settings import ModelSpec, Settings, settings_for
 
 FILE_ROWS = 50_000
 

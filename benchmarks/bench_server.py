@@ -12,10 +12,10 @@ import llama_server
 import numpy as np
 from common import bench_settings, sample_reviews, seconds
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.labelers import label_question
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
 REVIEWS = 240
 

@@ -11,8 +11,8 @@ from common import bench_settings, report, sample_reviews, seconds
 from torch import nn
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.classifier import new_model
+from sirius_helpers.encoder.classifier import new_model
+from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.settings import compute_dtype
 

@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from sirius_helpers.reviews import read_reviews
+from sirius_helpers.files.reviews import read_reviews
 from sirius_helpers.settings import PROJECT, Settings, settings_for
 
 

@@ -37,23 +37,23 @@ from common import matmul_rate, seconds
 from roofline import T4, Counted, Rates
 from safetensors.torch import load_file
 
-from sirius_helpers import classifier, loaders
-from sirius_helpers.augmentation import augment
-from sirius_helpers.batching import Batcher
-from sirius_helpers.candidates import Writer
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.classifier import Classifier
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.labelers import label_question
-from sirius_helpers.labeling import label, review
+from sirius_helpers import loaders
+from sirius_helpers.augment import augment
+from sirius_helpers.encoder import classifier
+from sirius_helpers.encoder.classifier import Classifier
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.categories import labels_of, read_categories
+from sirius_helpers.files.runs import Run, begin
+from sirius_helpers.label import label
+from sirius_helpers.llm.candidates import Writer
+from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
-from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, begin
-from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers.models.batching import Batcher
+from sirius_helpers.predict import predict
+from sirius_helpers.review import review
+from sirius_helpers.settings import BUNDLED, PROJECT, ModelSpec, Settings, t4
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 GIB = 2**30
 T4_MEMORY = 14.5 * GIB  # what CUDA leaves of 16 GB
@@ -278,7 +278,7 @@ def _scarce() -> Iterator[None]:
     if CUDA:
         yield
         return
-    from sirius_helpers.choices import ClosedQuestion
+    from sirius_helpers.llm.questions import ClosedQuestion
 
     score = ClosedQuestion._score
 
@@ -299,7 +299,8 @@ def _killed_and_resumed(settings: Settings) -> tuple[bool, str]:
         begin(one)
         _write_split(one, 256 if CUDA else 64)
         if name == "killed":
-            code = f"from sirius_helpers import runs, training; training.train(runs.settings_of({str(one.folder)!r}))"
+            code = "from sirius_helpers.files.runs import settings_of\nfrom sirius_helpers.train import train\n"
+            code += f"train(settings_of({str(one.folder)!r}))"
             process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
             while process.poll() is None and not list(one.folder.glob("training-*/checkpoint-*/trainer_state.json")):
                 time.sleep(0.02)
@@ -370,7 +371,7 @@ def _with_reviews(settings: Settings, count: int) -> Settings:
 
 def _write_reviews(folder: Path, train: int, test: int) -> None:
     folder.mkdir()
-    (folder / "categories.toml").write_bytes((PROJECT / "data" / "categories.toml").read_bytes())
+    (folder / "categories.toml").write_bytes((BUNDLED / "categories.toml").read_bytes())
     for name, count in (("train", train), ("test", test)):
         pd.DataFrame({"text": synthetic.reviews(count)}).to_csv(folder / f"{name}.csv", index=False)
 

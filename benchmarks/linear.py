@@ -23,14 +23,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
-from sirius_helpers.baseline import frozen_embeddings
-from sirius_helpers.categories import labels_of, phrases, read_categories
-from sirius_helpers.label_noise import confident_suggestions, out_of_fold
-from sirius_helpers.labeling import label, review
-from sirius_helpers.leaks import leak_groups
-from sirius_helpers.runs import begin
+from sirius_helpers.encoder.baseline import frozen_embeddings
+from sirius_helpers.encoder.label_noise import confident_suggestions, out_of_fold
+from sirius_helpers.files.categories import labels_of, phrases, read_categories
+from sirius_helpers.files.leaks import leak_groups
+from sirius_helpers.files.runs import begin
+from sirius_helpers.label import label
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.splitting import TEST
+from sirius_helpers.split import TEST
 
 REPEATS, FOLDS = 5, 3
 Scores = dict[str, tuple[float, float]]  # of a way of doing it: weighted and macro F1

@@ -21,16 +21,18 @@ import pandas as pd
 from scipy.stats import t
 from sklearn.model_selection import train_test_split
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, review
-from sirius_helpers.reviews import read_table, review_ids, write_csv
-from sirius_helpers.runs import begin
-from sirius_helpers.scoring import ORIGINAL, SCORES
+from sirius_helpers.encoder.scores import ORIGINAL, SCORES
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.reviews import review_ids, write_csv
+from sirius_helpers.files.runs import begin
+from sirius_helpers.files.tables import read_table
+from sirius_helpers.label import label
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.splitting import TEST, TRAIN, VALIDATION, joined, with_examples
-from sirius_helpers.training import train
+from sirius_helpers.split import TEST, TRAIN, VALIDATION, joined, with_examples
+from sirius_helpers.train import train
 
 
 def main() -> None:

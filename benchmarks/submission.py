@@ -12,15 +12,16 @@ import argparse
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from sirius_helpers import trainer
-from sirius_helpers.categories import read_categories
-from sirius_helpers.labeling import label, review
-from sirius_helpers.prediction import predict
-from sirius_helpers.reviews import write_csv
-from sirius_helpers.runs import begin
+from sirius_helpers.encoder import trainer
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.reviews import write_csv
+from sirius_helpers.files.runs import begin
+from sirius_helpers.label import label
+from sirius_helpers.predict import predict
+from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.splitting import TRAIN, VALIDATION, joined, with_examples
-from sirius_helpers.training import train
+from sirius_helpers.split import TRAIN, VALIDATION, joined, with_examples
+from sirius_helpers.train import train
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from sirius_helpers.categories import label_variables, read_categories
+from sirius_helpers.files.categories import label_variables, read_categories
+from sirius_helpers.files.reviews import read_reviews
 from sirius_helpers.prompts import CHAT
-from sirius_helpers.reviews import read_reviews
 from sirius_helpers.settings import PROJECT
 
 CHATML = (

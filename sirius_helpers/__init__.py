@@ -1,7 +1,7 @@
 """Sirius: unlabelled short Russian reviews, labelled, augmented, split, trained on, and a submission written.
 
-The notebook `notebooks/sirius_pipeline.ipynb` holds the order of the stages; each module here is one room of
-the house, and the main README lists them.
+The notebook `notebooks/sirius_pipeline.ipynb` holds the order of the stages; the stages stand beside
+this file, their machinery in the folders, and the main README says what is where.
 """
 
 import logging

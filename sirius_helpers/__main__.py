@@ -1,40 +1,39 @@
-"""Execute the notebook from top to bottom: what `make run` calls.
+"""Execute the notebook from top to bottom, the input checked before: what `make run` calls.
 
-Input is checked before a kernel starts, the notebook is saved after every cell, and what went wrong is said in
-one line.
-
-    python -m sirius_helpers --data data/sample --run sample
+python -m sirius_helpers --data data/sample --run sample
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-
-import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-from nbformat.reader import NotJSONError
-from traitlets.config import Config
+from contextlib import contextmanager
+from typing import TextIO
 
 from .errors import UserError, command
-from .fetching import data_folder
-from .following import Following
-from .forms import fill_form
-from .inputs import check_inputs
-from .journal import write_atomically, writing
-from .locks import held_with_children
-from .runs import pinned
-from .settings import PROJECT, settings_for
+from .extras.contest import data_folder
+from .files.inputs import check_inputs
+from .files.journal import writing
+from .files.lock import run_lock
+from .files.runs import pinned
+from .settings import NOTEBOOK, PROJECT, how_to_install, settings_for
+from .show.forms import fill_form
 
-NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
+try:
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+except ModuleNotFoundError as error:
+    sys.exit(f"Error: the Python package {error.name!r} is missing; install it with: {how_to_install('notebook')}")
+
+HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
+PAUSE = 60.0  # seconds between two states of a bar where none can be redrawn
 
 
 @command
@@ -50,32 +49,34 @@ def main(arguments: list[str] | None = None) -> None:
 
 def execute(data: str, run: str, profile: str, labels: str) -> None:
     """Run the notebook with these parameters; the executed copy lands in the run's folder."""
+    if not NOTEBOOK.exists():
+        raise UserError(
+            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout of the project, or call the "
+            "stages from Python."
+        )
     settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
     check_inputs(settings)
     pinned(settings)
     target = settings.folder / "notebook.ipynb"
-    fields = {
-        "DATA": str(settings.data),
-        "RUN": settings.run,
-        "PROFILE": profile,
-        "LABELS": str(settings.labels or ""),
-    }
+    fields = {"DATA": settings.data, "RUN": settings.run, "PROFILE": profile, "LABELS": settings.labels or ""}
+    notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), {name: str(value) for name, value in fields.items()})
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
-    start, following = time.monotonic(), Following(sys.stdout)
+    start, log = time.monotonic(), ConsoleLog(sys.stdout)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        # One run from the first cell to the last: another would overwrite the notebook between two stages.
-        with held_with_children(settings.folder), tidied(target), writing(target), socket_files() as config:
+        # From the first cell to the last: another `make run` would overwrite the notebook between two stages.
+        with run_lock(settings.folder, "notebook"), writing(target), socket_files() as config:
             papermill.execute_notebook(
-                fill_form(nbformat.read(NOTEBOOK, as_version=4), fields),
+                notebook,
                 target,
                 kernel_name="python3",
                 cwd=PROJECT,
                 progress_bar=False,  # it counts cells; the stages' own bars tell more
-                stdout_file=following,
-                stderr_file=following,
-                on_cell_start=following.heading,
+                stdout_file=log,
+                stderr_file=log,
+                on_cell_start=log.heading,
                 config=config,
+                coalesce_streams=True,  # a progress bar is one line in the saved notebook
             )
     except DeadKernelError:
         raise UserError(
@@ -86,7 +87,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
     finally:
-        following.end_line()
+        log.end_line()
     print(f"Done in {time.monotonic() - start:.0f} s. Notebook: {target}; submission: {settings.folder}/submission.csv")
 
 
@@ -97,16 +98,50 @@ def socket_files() -> Iterator[Config]:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
-@contextmanager
-def tidied(path: Path) -> Iterator[None]:
-    """Join in the end the pieces of each cell's output, so that a progress bar is one line in the saved notebook."""
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError, NotJSONError):  # not saved at all, or cut short by a full disk
-            notebook = nbformat.read(path, as_version=4)
-            notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
-            write_atomically(path, nbformat.writes(notebook).encode())
+class ConsoleLog:
+    """A stream for papermill. A terminal redraws a bar; a file gets its last state, and one per minute until then."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.redraws = out, out.isatty()
+        self.line = ""  # not ended yet; what follows its last carriage return
+        self.told = time.monotonic()
+
+    def heading(self, cell: nbformat.NotebookNode, **_: object) -> None:
+        """Say which section begins, if one begins with this cell."""
+        if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
+            self.end_line()
+            self.write(f"{found[1]}\n")
+            self.flush()
+
+    def write(self, text: str) -> None:
+        """Pass on what a cell printed."""
+        *ended, rest = (self.line + text).split("\n")
+        self.line = _last_state(rest)
+        if self.redraws:
+            self.out.write(text)
+            return
+        lines = [_last_state(line) for line in ended]
+        if not lines and self.line.startswith("\r") and time.monotonic() - self.told > PAUSE:
+            lines = [self.line]
+        for line in lines:
+            print(line.strip("\r"), file=self.out)
+            self.told = time.monotonic()
+
+    def end_line(self) -> None:
+        """What comes next begins a line of its own, also where a bar was left unfinished."""
+        if self.line:
+            self.write("\n")
+            self.flush()
+
+    def flush(self) -> None:
+        """Show what was written."""
+        self.out.flush()
+
+
+def _last_state(line: str) -> str:
+    """Of a redrawn line what is seen in the end, with its carriage return."""
+    _, redrawn, state = line.rstrip("\r").rpartition("\r")
+    return redrawn + state
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ from transformers import (
 )
 from transformers.utils import logging as progress_bars
 
-from . import embedded, hub
-from .batching import free_memory, is_out_of_memory
+from .embedded.folders import SOURCES, model_folder
 from .errors import UserError
-from .kinds import Tokenizer
-from .model_checks import check_config, check_report, check_tokenizer, pad_token, writes_text
-from .models import CAUSAL_LM, ENCODER, ModelSpec
-from .server import Server
+from .kinds import LanguageModel, Tokenizer
+from .models import hub
+from .models.batching import free_memory, is_out_of_memory
+from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
+from .settings import ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
@@ -47,14 +47,14 @@ SAFE = {"trust_remote_code": False, "local_files_only": True}
 
 
 @contextmanager
-def causal_lm(
-    spec: ModelSpec, device: str, role: str = "writer"
-) -> Iterator[tuple[PreTrainedModel | Server, Tokenizer]]:
+def causal_lm(spec: ModelSpec, device: str, role: str = "writer") -> Iterator[tuple[LanguageModel, Tokenizer]]:
     """A causal language model and its tokenizer, padded on the left for generation; or the server that holds it.
 
     Where its scores turn out not to be finite, the error names the setting of its `role` that mends it.
     """
     if spec.server:
+        from .extras.server import Server
+
         yield Server(spec), load_tokenizer(spec)
         return
     with _loaded(AutoModelForCausalLM, spec, device) as (model, tokenizer):
@@ -72,14 +72,10 @@ def encoder(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tok
 
 def local_name(spec: ModelSpec, weights: bool = False) -> str:
     """The folder that `from_pretrained` takes; a hub model's weights are downloaded only where they are asked for."""
-    if spec.name == ENCODER:
-        return str(embedded.encoder_folder())
-    if spec.name == CAUSAL_LM:
-        return str(embedded.causal_lm_folder())
     if spec.on_hub:
         with quiet(bars=weights):
             return str(hub.fetch(hub.source_of(spec), weights))
-    return spec.name
+    return str(model_folder(spec.name)) if spec.name in SOURCES else spec.name
 
 
 def load_config(spec: ModelSpec, causal: bool | None = None) -> PretrainedConfig:
@@ -124,7 +120,7 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
     if device != "cpu" or packed:
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    with _clear_errors(spec), quiet(bars=spec.name not in (ENCODER, CAUSAL_LM) and device != "meta"):
+    with _clear_errors(spec), quiet(bars=spec.name not in SOURCES and device != "meta"):
         if device != "meta":
             check_fits(auto_class, spec, device)
         # Other shapes are reported, with all the rest, instead of raised.

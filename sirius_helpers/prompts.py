@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .files.decoding import read_toml
 from .kinds import Tokenizer
-from .text_tokens import markers
-from .toml import read_toml
+from .llm.text_tokens import markers
 
 FILE = "prompts.toml"
 REVIEW = "review"

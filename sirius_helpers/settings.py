@@ -1,41 +1,103 @@
-"""Every setting of a run in one validated object.
+"""Every setting of a run in one validated object: the profiles' values and the models by name among them.
 
 Knows names, numbers and folders; loads no model and reads no data.
 
     settings = settings_for("auto", data="data/sample", run="sample")
+    ModelSpec("ai-forever/ruRoberta-large", revision="…")
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import wraps
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from .errors import UserError
 from .kinds import Json
-from .models import ModelSpec
-from .profiles import choose_profile
 from .prompts import read_prompts
-from .validation import (
-    Count,
-    Inverse,
-    Number,
-    Portion,
-    PositiveShare,
-    Rate,
-    Seed,
-    Share,
-    Similarity,
-    Temperature,
-    validated,
-)
 
-PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(str(files(__package__)))
+BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
+_NOTEBOOK = "notebooks/sirius_pipeline.ipynb"
+# The checkout that the package stands in; the current folder where a wheel was installed elsewhere.
+PROJECT = next((folder for folder in PACKAGE.resolve().parents if (folder / _NOTEBOOK).exists()), Path.cwd())
+NOTEBOOK = PROJECT / _NOTEBOOK
+
+SAMPLES, SAMPLE = 16, 64 * 1024  # pieces of a file, bytes of each: a smaller file is read whole
+ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded/, without a network
+PROFILES = ("auto", "t4", "cpu")
+
+Kind = TypeVar("Kind")
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what scikit-learn takes
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Portion = Annotated[float, Field(ge=0.01, le=0.9)]  # leaves something on either side
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Similarity = Annotated[float, Field(ge=50, le=100)]  # rapidfuzz's ratio
+Temperature = Annotated[float, Field(ge=1e-3, le=10)]
+Inverse = Annotated[float, Field(ge=1e-6, le=1e6)]  # of a regularisation
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def validated(cls: type[Kind]) -> type[Kind]:
+    """A frozen pydantic dataclass that raises UserError; a number may be given as text, a path as a string."""
+    checked: Any = dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))(cls)
+    create = checked.__init__
+
+    @wraps(create)
+    def create_or_explain(self: Kind, *args: Any, **values: Any) -> None:
+        try:
+            create(self, *args, **values)
+        except ValidationError as error:
+            raise UserError(_first_line(error)) from None
+
+    checked.__init__ = create_or_explain
+    return cast(type[Kind], checked)
+
+
+@validated
+class ModelSpec:
+    """A model by name and how to hold it in memory."""
+
+    name: str  # hub id, local folder, or one of the embedded names above
+    # How they lie in memory, and the arithmetic; nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
+    weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
+    chat: bool = False  # prompts go through the tokenizer's chat template
+    text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
+    revision: str | None = None  # hub commit to pin; a run fills in the one that it found, see runs.pinned
+    server: str | None = None  # address of an inference server that holds the model; `name` then gives the tokenizer
+    server_requests: Count = 16  # at once
+
+    def __post_init__(self) -> None:
+        if self.server is not None and not self.server.startswith(("http://", "https://")):
+            raise UserError(f"server={self.server!r} is no address; write one such as 'http://127.0.0.1:8080/v1'.")
+
+    @property
+    def identity(self) -> Json:
+        """What the model's answers depend on; a server may move to another address."""
+        return {**vars(self), "server": self.server is not None, "server_requests": None, **self.content}
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name is one on the hub: neither an embedded model's nor a folder's."""
+        return self.name not in (ENCODER, CAUSAL_LM) and not Path(self.name).exists()
+
+    @property
+    def content(self) -> Json:
+        """What tells a local folder's model from another one at the same place; nothing for other models."""
+        folder = Path(self.name)
+        return {"content": model_content(folder)} if folder.is_dir() else {}
 
 
 @validated
@@ -126,6 +188,71 @@ class Settings:
         }
 
 
+def t4() -> Json:
+    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16.
+
+    Pinned are the commits that are known; the others are found when a run begins, and recorded.
+    """
+    return {
+        "profile": "t4",
+        "device": "cuda",
+        "labeler": ModelSpec("t-tech/T-lite-it-1.0", weights="nf4", chat=True),
+        "labeler_kind": "llm",
+        # NF4 would halve the decoding rate of a 1.5B model and saves memory that is not short here.
+        "writer": ModelSpec(
+            "Vikhrmodels/Vikhr-Qwen-2.5-1.5B-Instruct",
+            weights="fp16",
+            chat=True,
+            revision="c9f763e5097587066e602ebabed4d93ea29bb60c",
+        ),
+        # fp32 weights under fp16 autocast: an adapter in fp16 cannot be unscaled.
+        # The commit is the conversion bot's pull request: main has no safetensors.
+        "classifier": ModelSpec("ai-forever/ruRoberta-large", revision="cc30a74bcda300cab3dacede42fd995094203403"),
+        "lora_targets": ("query", "key", "value", "dense"),
+        "learning_rate": 2e-4,
+        "batch_size": 32,
+    }
+
+
+def cpu() -> Json:
+    """Profile for a machine without a GPU: embedded weights, a capped number of synthetic reviews."""
+    return {
+        "profile": "cpu",
+        "device": "cpu",
+        "labeler": ModelSpec(ENCODER, text_prefix="query: "),
+        "labeler_kind": "few-shot",
+        # The base model's verdicts on the control texts: 47 of 60 right with it, all 30 reviews among them.
+        "prior_correction": True,
+        "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
+        "classifier": ModelSpec(ENCODER, text_prefix="query: "),
+        "lora_targets": ("query", "key", "value", "dense"),
+        # Chosen on inner folds of training rows; adapter dropout costs a quarter of the time and gained nothing.
+        "learning_rate": 1e-3,
+        "lora_dropout": 0.0,
+        "epochs": 10,
+        # A base model of 270M wanders off at the reference's 0.8, and about one candidate in four is accepted.
+        "temperature": 0.6,
+        "max_synthetic": 32,
+        "max_attempts": 6,
+        "max_new_tokens": 80,
+        "tokens_per_batch": 4_096,  # a batch is what a kill can cost; here it takes seconds
+    }
+
+
+def choose_profile(profile: str) -> tuple[Json, str]:
+    """Profile values and the reason for them. `auto` takes t4 where CUDA works, otherwise cpu."""
+    if profile not in PROFILES:
+        raise UserError(f"PROFILE={profile!r} is not one of: {', '.join(PROFILES)}.")
+    cuda = torch.cuda.is_available()
+    if profile == "t4" and not cuda:
+        raise UserError("PROFILE='t4' needs a CUDA device and none is visible; use PROFILE='auto' or 'cpu'.")
+    if profile != "auto":
+        return (t4() if profile == "t4" else cpu()), "asked for"
+    if cuda:
+        return t4(), f"CUDA device found: {torch.cuda.get_device_name(0)}"
+    return cpu(), "no CUDA device found"
+
+
 def settings_for(
     profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes: Any
 ) -> Settings:
@@ -153,6 +280,11 @@ def settings_for(
     return dataclasses.replace(settings, prompts=read_prompts(settings.data) | dict(settings.prompts))
 
 
+def how_to_install(extra: str) -> str:
+    """The command that brings one of the package's extras, to a checkout or to a wheel that was installed."""
+    return f'pip install -e "{PROJECT}[{extra}]"' if NOTEBOOK.exists() else f'pip install "sirius-helpers[{extra}]"'
+
+
 def compute_dtype(device: str) -> torch.dtype | None:
     """Autocast type for training and prediction; None where fp32 is best.
 
@@ -168,3 +300,29 @@ def _find(path: str | Path) -> Path:
     if not path.is_absolute() and not path.exists() and (PROJECT / path).exists():
         path = PROJECT / path
     return path.resolve()
+
+
+def model_content(folder: Path) -> str:
+    """Short sha256 of the names, sizes and samples of a folder's files, wherever the folder lies.
+
+    The samples are spread over the whole file, so that weights which were trained on differ in some of them, though
+    header, size and embeddings are the same.
+    """
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        whole.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        starts: Sequence[int] = range(0, size, SAMPLE)
+        if len(starts) > SAMPLES:
+            starts = [(size - SAMPLE) * n // (SAMPLES - 1) for n in range(SAMPLES)]
+        with open(path, "rb") as file:
+            for start in starts:
+                file.seek(start)
+                whole.update(file.read(SAMPLE))
+    return whole.hexdigest()[:16]
+
+
+def _first_line(error: ValidationError) -> str:
+    found = error.errors()[0]
+    name = ".".join(map(str, found["loc"]))
+    return f"{name}={found['input']!r}: {found['msg']}."

@@ -13,18 +13,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import pandas as pd
 from chrome import Page, chromium
 from matplotlib.figure import Figure
 
-from sirius_helpers import display, evidence, hypertext, scoreboard
-from sirius_helpers.corrections import BY_HAND
-from sirius_helpers.runs import Run
-from sirius_helpers.theme import Theme, styled
+from sirius_helpers.encoder.scores import ORIGINAL
+from sirius_helpers.files.reviews import BY_HAND
+from sirius_helpers.files.runs import Run
+from sirius_helpers.settings import ModelSpec, Settings, settings_for
+from sirius_helpers.show import evidence, html, scoreboard, tables
 
 # Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …
 _RUN = "document.documentElement.setAttribute('data-ran-{}',1)"
@@ -60,9 +63,11 @@ def _scored() -> dict:
 
 
 ROWS, VIEWS = _rows(), {text: {text: _scored()} for text in HOSTILE}
+MODELS = {"adapter": _scored(), "baseline": _scored()}
 CALIBRATION = {"error_before": 0.2, "error_after": 0.1, "temperature": 0.7, "rows": 50}
 COVERAGE = [{"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.7, "high": 0.9}]
-JUDGED = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2, "beats_chance": False}
+JUDGED = pd.DataFrame({"is_review": [True, False], "p_yes": 0.5})
+INPUTS = pd.DataFrame({"file": ["train.csv", "test.csv"], "rows": 1})
 LEAKS = dict.fromkeys(("held_out", "source_in_training", "near_duplicate_in_training", "either"), 1)
 
 
@@ -78,37 +83,44 @@ class HostileRun(Run):
         return {"stages": dict.fromkeys(HOSTILE, entry)}
 
 
-@styled
-def blank(theme: Theme) -> Figure:
-    return Figure(facecolor=theme.paper)
+def hostile_settings() -> Settings:
+    models = [ModelSpec(text) for text in HOSTILE[:3]]
+    settings = settings_for("cpu", **dict(zip(("labeler", "writer", "classifier"), models, strict=True)))
+    return replace(settings, profile_reason=HOSTILE[4])
 
 
-SHOWN: dict[str, Callable[[], hypertext.Html]] = {
-    "table": lambda: hypertext.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
-    "facts": lambda: hypertext.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
-    "note": lambda: hypertext.note("".join(HOSTILE)),
-    "picture": lambda: hypertext.picture(blank, alt="".join(HOSTILE)),
-    "class_counts": lambda: display.class_counts(ROWS["category"], HOSTILE[0]),
-    "least_certain": lambda: display.least_certain(ROWS, n=99),
-    "label_margins": lambda: display.label_margins(ROWS),
-    "corrected": lambda: display.corrected(ROWS.assign(labeler=BY_HAND)),
-    "quotas": lambda: display.quotas(ROWS, list(ROWS.itertuples()), ROWS, ROWS),
-    "growth": lambda: display.growth(ROWS, ROWS),
-    "refusals": lambda: display.refusals(ROWS),
-    "judge": lambda: display.judge(JUDGED),
-    "pairs": lambda: display.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
-    "refused_sample": lambda: display.refused_sample(ROWS, n=99),
-    "compared": lambda: display.compared({text: ROWS[["category", "text"]] for text in HOSTILE}, 0.9),
-    "parts": lambda: display.parts(ROWS.assign(part="train")),
-    "leaks": lambda: display.leaks(LEAKS),
+def hostile_facts() -> html.Html:
+    with patch.object(evidence, "hub_models", lambda settings: dict.fromkeys(HOSTILE, HOSTILE[0])):  # no hub has them
+        return evidence.this_run(hostile_settings(), HostileRun())
+
+
+SHOWN: dict[str, Callable[[], html.Html]] = {
+    "table": lambda: html.table(ROWS.rename(columns={"id": HOSTILE[0]}), "".join(HOSTILE)),
+    "facts": lambda: html.facts({text: text for text in HOSTILE} | {"list": HOSTILE}, HOSTILE[1]),
+    "note": lambda: html.note("".join(HOSTILE)),
+    "picture": lambda: html.picture(Figure(), alt="".join(HOSTILE)),
+    "class_counts": lambda: tables.class_counts(ROWS["category"], HOSTILE[0]),
+    "least_certain": lambda: tables.least_certain(ROWS, n=99),
+    "label_margins": lambda: tables.label_margins(ROWS),
+    "corrected": lambda: tables.corrected(ROWS.assign(labeler=BY_HAND)),
+    "quotas": lambda: tables.quotas(ROWS, ROWS, ROWS, None),
+    "growth": lambda: tables.growth(ROWS, ROWS),
+    "refusals": lambda: tables.refusals(ROWS),
+    "judge": lambda: tables.judge(JUDGED, draws=2),
+    "pairs": lambda: tables.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
+    "refused_sample": lambda: tables.refused_sample(ROWS, n=99),
+    "likeness": lambda: tables.likeness(ROWS, ROWS),
+    "parts": lambda: tables.parts(ROWS.assign(part="train")),
+    "leaks": lambda: tables.leaks(LEAKS),
     "scores": lambda: scoreboard.scores({"scores": VIEWS, "by_leak": VIEWS}),
-    "per_class": lambda: scoreboard.per_class({"scores": VIEWS}, HOSTILE[0], HOSTILE[0]),
+    "per_class": lambda: scoreboard.per_class({"scores": {ORIGINAL: MODELS}}),
     "coverage": lambda: scoreboard.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
     "training": lambda: scoreboard.training(pd.DataFrame({"epoch": [1.0], HOSTILE[0]: [0.5], "kept": [True]})),
     "errors": lambda: scoreboard.errors(ROWS, n=99),
     "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
+    "this_run": hostile_facts,
     "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
-    "stage_times": lambda: evidence.stage_times(HostileRun(), reviews=1, tests=1),
+    "stage_times": lambda: evidence.stage_times(HostileRun(), INPUTS),
 }
 # Beside the displays: what a cell prints, a bare table, and an error's message.
 OTHERS = {"print": "print(*HOSTILE)", "table of pandas": "ROWS", "error": "raise UserError(HOSTILE[0] + HOSTILE[1])"}

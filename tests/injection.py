@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.judging import judge_question, p_yes, verdicts
-from sirius_helpers.labelers import FewShotLabeler, LlmLabeler
+from sirius_helpers.files.categories import labels_of, read_categories
+from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
+from sirius_helpers.llm.labelers import FewShotLabeler, LlmLabeler
 from sirius_helpers.loaders import causal_lm, encoder
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.settings import Settings, settings_for
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings, settings_for
 
 HARMLESS = " Заказывала в прошлом месяце, шло две недели, упаковано хорошо."
 CONTROL = "a harmless sentence"

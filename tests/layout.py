@@ -86,10 +86,12 @@ def searched(page: Page, notebook: Path, folder: Path, pictures: Path | None):
 
 
 def exported(notebook: Path, theme: str) -> str:
-    """The notebook as nbconvert's page, in JupyterLab's light or dark colours."""
+    """The notebook as nbconvert's page, in JupyterLab's light or dark colours, without the installation's cells."""
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
 
-    return HTMLExporter(theme=theme).from_filename(str(notebook))[0]
+    left_out = Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"remove-cell"}})
+    return HTMLExporter(theme=theme, config=left_out).from_filename(str(notebook))[0]
 
 
 def save_pictures(page: Page, folder: Path, name: str) -> None:

@@ -28,9 +28,8 @@ from pathlib import Path
 import nbformat
 from chrome import Page, chromium
 
-from sirius_helpers import locks
-from sirius_helpers.forms import fill_form
 from sirius_helpers.settings import PROJECT
+from sirius_helpers.show.forms import fill_form
 
 UNTIL = "## 4. Train"  # the cells before it are run
 LAB = {
@@ -65,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, chromium() as page:
         folder = Path(name)
         mine = folder / "checkpoints" / run.name
-        shutil.copytree(run, mine, ignore=shutil.ignore_patterns(locks.NAMES))
+        shutil.copytree(run, mine, ignore=shutil.ignore_patterns("*.lock"))
         write_notebook(folder / "live.ipynb", run.name)
         with jupyter_lab(folder) as address:
             for step, went_well in steps(page, address, mine, pictures):

@@ -31,19 +31,18 @@ import torch
 from tiny_models import tiny_qwen2, tiny_roberta
 from transformers import Qwen2Model, RobertaModel, Trainer
 
-from sirius_helpers import prediction
-from sirius_helpers.augmentation import augment
+from sirius_helpers import predict as prediction
+from sirius_helpers.augment import augment
 from sirius_helpers.errors import UserError
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.journal import Journal
-from sirius_helpers.labeling import label, review
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
-from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.settings import Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.runs import Run, begin, digest
+from sirius_helpers.label import label
+from sirius_helpers.predict import predict
+from sirius_helpers.review import review
+from sirius_helpers.settings import ModelSpec, Settings, t4
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 STAGES = {f.__name__: f for f in (label, review, augment, split, train, evaluate, predict)}
 RESULTS = ("labels.jsonl", "labels.csv", "synthetic.jsonl", "rejected.jsonl", "split.csv", "adapter", "history.csv")

@@ -23,10 +23,10 @@ import nbformat
 from lives import DONE, in_fork, save_models, settings_on, write_data
 from nbclient import NotebookClient
 
-from sirius_helpers import data_pictures, evidence, fetching, forms, scoreboard, widgets  # noqa: F401  imported once
 from sirius_helpers.__main__ import socket_files
-from sirius_helpers.runs import digest
+from sirius_helpers.files.runs import digest
 from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.show import evidence, forms, scoreboard, widgets  # noqa: F401  imported once
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
@@ -74,9 +74,9 @@ def run_cells(cells: list[str], names: dict, fields: dict | None = None) -> str:
 
 
 def alone(settings: Settings, stages: list[str], changes: dict, target: Path) -> None:
-    """The cells under Install and Settings, then those of the stages; what they showed goes to a file."""
+    """The cells under Settings, then those of the stages; what they showed goes to a file."""
     found, names = sections(), {}
-    html = run_cells(found["Install"] + found["Settings"], names, form(settings, changes))
+    html = run_cells(found["Settings"], names, form(settings, changes))
     for stage in stages:
         html += run_cells(found[STAGES[stage][0]], names)
     target.write_text(html, encoding="utf-8")
@@ -85,8 +85,8 @@ def alone(settings: Settings, stages: list[str], changes: dict, target: Path) ->
 def alone_in_a_kernel(settings: Settings, stages: list[str], changes: dict, target: Path) -> None:
     """The same in a Jupyter kernel."""
     found, fields = sections(), form(settings, changes)
-    codes = ["from pathlib import PosixPath\nfrom sirius_helpers.models import ModelSpec"]
-    for text in found["Install"] + found["Settings"]:
+    codes = ["from pathlib import PosixPath\nfrom sirius_helpers.settings import ModelSpec"]
+    for text in found["Settings"]:
         filled = [f"{key} = {value!r}" for key, value in fields.items() if key in text]
         codes.append("\n".join([text, *filled]))
     codes += [text for stage in stages for text in found[STAGES[stage][0]]]

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fork, pipeline
 
-from sirius_helpers import locks
-from sirius_helpers.journal import read_records
-from sirius_helpers.runs import MADE_BY
+from sirius_helpers.files import lock as locks
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import MADE_BY
 
 JOURNALS = ("labels.jsonl", "synthetic.jsonl", "rejected.jsonl")
 Problems = list[str]
@@ -222,7 +222,7 @@ def second_process(world: World, rng: random.Random, name: str) -> tuple[int, Pr
     stage = rng.choice(("label", "augment", "train"))
     pid = life.start()
     life.wait_for(f"{stage} begins", pid)
-    while not list(life.folder.glob(locks.NAMES)):
+    while not list(life.folder.glob("run.*.lock")):
         time.sleep(0.002)
     log, notes = world.folder / f"{name}-second.txt", world.folder / f"{name}-second.notes"
     notes.touch()
@@ -401,7 +401,7 @@ def leave_parts(run: Path, rng: random.Random) -> None:
 
 
 def leave_lock(run: Path, rng: random.Random) -> None:
-    assert in_fork(lambda: locks._take(run, locks._about_me()), run.parent / "lock.txt") == DONE
+    assert in_fork(lambda: locks._take(run / "run.*.lock"), run.parent / "lock.txt") == DONE
 
 
 if __name__ == "__main__":

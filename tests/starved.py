@@ -24,15 +24,14 @@ from tiny_models import tiny_roberta
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen2Model, RobertaModel
 
-from sirius_helpers import prediction
-from sirius_helpers.classifier import new_model, save
-from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label
+from sirius_helpers import predict as prediction
+from sirius_helpers.encoder.classifier import new_model, save
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.label import label
 from sirius_helpers.loaders import encoder, load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
-from sirius_helpers.settings import Settings
-from sirius_helpers.training import train
+from sirius_helpers.predict import predict
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.train import train
 
 LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for n in range(24)]
 SHORT = [f"Тарелка {n} разбилась" for n in range(8)]

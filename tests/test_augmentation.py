@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 from conftest import labelled
 
-from sirius_helpers import augmentation, labelers
-from sirius_helpers.augmentation import augment, keep, read_refused, reject
+from sirius_helpers import augment as augmentation
+from sirius_helpers.augment import augment, keep, read_refused, reject
 from sirius_helpers.errors import UserError
-from sirius_helpers.filters import bare
-from sirius_helpers.journal import read_records
-from sirius_helpers.judging import read_control
-from sirius_helpers.labeling import review
-from sirius_helpers.runs import Run
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import Run
+from sirius_helpers.llm import labelers
+from sirius_helpers.llm.filters import bare
+from sirius_helpers.llm.judge import read_control
+from sirius_helpers.review import review
 
 
 class FakeWriter:

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from sirius_helpers.batching import Batcher, progress
 from sirius_helpers.errors import UserError
+from sirius_helpers.models.batching import Batcher, progress
 
 
 def batches_of(lengths, tokens, fits=10**9):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sirius_helpers.calibration import (
+from sirius_helpers.encoder.calibration import (
     calibrated,
     calibration_error,
     coverage,

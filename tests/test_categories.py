@@ -1,7 +1,8 @@
 import pytest
 
-from sirius_helpers.categories import KNOWN, by_any_name, labels_of, read_categories
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.categories import by_any_name, labels_of, read_categories
+from sirius_helpers.settings import BUNDLED
 
 
 def test_toml_brings_descriptions_examples_and_aliases(data):
@@ -18,7 +19,7 @@ def test_a_plain_list_borrows_what_the_project_knows(tmp_path):
 
 
 def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
-    taxonomy = read_categories(KNOWN.parent)
+    taxonomy = read_categories(BUNDLED)
     assert len(labels_of(taxonomy)) == 9
     assert all(category.description and len(category.examples) >= 7 for category in taxonomy)
 
@@ -29,7 +30,10 @@ def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
         ("categories.txt", "одна\n", "a classifier needs at least two"),
         ("categories.txt", "а\nб\nа\n", "stand twice"),
         ("categories.toml", "[[category]\n", "not valid TOML"),
-        ("categories.toml", '[[category]]\nname = "x"\n', 'needs label = "…"'),
+        ("categories.toml", '[[category]]\nname = "x"\n', 'category 0 name: Unexpected.*needs label = "…"'),
+        ("categories.toml", '[[category]]\nlabel = "x"\nexamples = "подошва"\n', "category 0 examples: .*lists of"),
+        ("categories.toml", '[[category]]\nlabel = "x"\naliases = ["y", 5]\n', "category 0 aliases 1: .*lists of"),
+        ("categories.toml", '[[categories]]\nlabel = "x"\n', r"categories \[key\]: Input should be 'category'"),
     ],
 )
 def test_a_bad_taxonomy_is_refused_with_its_file(tmp_path, name, content, message):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from sirius_helpers import trainer
-from sirius_helpers.checkpoints import STATE, last_whole_checkpoint
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run, digest
-from sirius_helpers.training import train
+from sirius_helpers.encoder import trainer
+from sirius_helpers.encoder.checkpoints import STATE, last_whole_checkpoint
+from sirius_helpers.files.runs import Run, digest
+from sirius_helpers.settings import ModelSpec
+from sirius_helpers.train import train
 
 
 def checkpoint(folder, step, best):

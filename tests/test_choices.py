@@ -28,12 +28,12 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from sirius_helpers import embedded
-from sirius_helpers.choices import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
+from sirius_helpers.embedded.folders import model_folder
 from sirius_helpers.errors import UserError
+from sirius_helpers.llm.questions import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
 from sirius_helpers.prompts import Template, split_prompt
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
 READINGS = ("constrained", "sequence")
 EXACT, BF16 = 1e-4, 0.15  # tolerances
@@ -423,7 +423,7 @@ def test_bf16_is_as_near_as_its_rounding(kind):
 
 @pytest.fixture(scope="module")
 def gemma():
-    folder = embedded.causal_lm_folder()
+    folder = model_folder(CAUSAL_LM)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return Case(model, tokenizer, f"<bos>{EXAMPLES}\n\nОтзыв: ", "\nКатегория:", (" обувь", " нет товара"))

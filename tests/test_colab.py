@@ -20,9 +20,8 @@ from nbclient import NotebookClient
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.__main__ import socket_files
-from sirius_helpers.fetching import FILES
-from sirius_helpers.forms import fill_form
 from sirius_helpers.settings import PROJECT
+from sirius_helpers.show.forms import fill_form
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 # What a user does: fill in form fields, run cell after cell. Argument: a list of [cells to run, their fields].
@@ -34,8 +33,8 @@ notebook = json.load(open("sirius_pipeline.ipynb"))
 cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
 for ids, fields in steps:
     if "CONTEST_ADDRESS" in fields:
-        import sirius_helpers.fetching
-        sirius_helpers.fetching.PAUSE = 0
+        import sirius_helpers.extras.contest
+        sirius_helpers.extras.contest.PAUSE = 0
     try:
         for name in ids:
             exec(cells[name], names)
@@ -47,17 +46,17 @@ found = {name: str(sys.modules[name].__file__) for name in ("sirius_helpers", "t
 if "settings" in names: found |= {"folder": str(names["run"].folder), "rows": names["inputs"]["rows"].tolist()}
 print(json.dumps({"said": said, **found}))
 """
-FORM, DRIVE, GET, INSTALL = "cell-02", "cell-02a", "cell-03", "cell-03a"
-SETTINGS = ["cell-05", "cell-07", "cell-08"]
+FORM, DRIVE, INSTALL = "cell-05", "cell-02a", "cell-03"
+SETTINGS = [FORM, "cell-07", "cell-08"]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """The project's files as a git repository."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("sirius_helpers", "data"):
+    for name in ("sirius_helpers", "data", "notebooks"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "contest"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder)
     for command in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m first"):
         subprocess.run(["git", "-C", folder, *command.split()], check=True, capture_output=True)
@@ -127,7 +126,8 @@ def run_all(python, content, fields):
     for name, value in fields.items():
         assert any(line.startswith(f"{name} = {value!r}  # @param") for line in lines), name
     notebook.cells.insert(0, nbformat.v4.new_code_cell("import google.colab"))  # Colab's kernels begin with it
-    notebook.cells.append(nbformat.v4.new_code_cell("import torch\nprint(torch.__file__, sirius_helpers.__file__)"))
+    code = "import sirius_helpers, torch\nprint(torch.__file__, sirius_helpers.__file__)"
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
     with socket_files() as config:
         kernel = AsyncKernelManager(config=config)
         kernel.kernel_spec.argv[0] = str(python)
@@ -145,11 +145,10 @@ def zipped(project, content, name):
 
 def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_drive(python, content, project):
     fields = {"REPOSITORY": project.as_uri(), "DRIVE": True}
-    contest = {"DATA": "contest", "CONTEST_ADDRESS": "http://127.0.0.1:9"}
-    install = [FORM, DRIVE, GET, INSTALL]
-    found = run(python, content, [install, fields], [SETTINGS, contest], [SETTINGS, {}])
+    contest = fields | {"DATA": "contest", "CONTEST_ADDRESS": "http://127.0.0.1:9"}
+    found = run(python, content, [[FORM, DRIVE, INSTALL], fields], [SETTINGS, contest], [SETTINGS, fields])
     assert found["said"][0] == found["said"][2] == ""
-    assert f"{FILES[0].name} could not be fetched" in found["said"][1]  # the address is the one given
+    assert "train.csv could not be fetched" in found["said"][1]  # the address is the one given
     assert found["sirius_helpers"] == str(content / "sirius" / "sirius_helpers" / "__init__.py")
     assert found["rows"] == [240, 120, 9, 360]  # the bundled sample, whatever the working directory
     assert found["folder"] == str(content / "drive" / "MyDrive" / "sirius" / "sample")
@@ -160,9 +159,9 @@ def test_from_the_repository_to_the_settings_with_the_machines_torch_and_the_dri
 
 def test_from_an_uploaded_zip_file_and_after_a_restart_from_what_it_left(python, content, project):
     zipped(project, content, "sirius-main.zip")
-    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
+    assert run(python, content, [[FORM, DRIVE, INSTALL], {}])["said"] == [""]
     (content / "sirius-main.zip").unlink()
-    found = run(python, content, [[FORM, DRIVE, GET, INSTALL], {}])
+    found = run(python, content, [[FORM, DRIVE, INSTALL], {}])
     assert found["said"] == [""] and found["sirius_helpers"].startswith(str(content / "sirius"))
     assert not list(python.parents[1].glob("lib/*/site-packages/torchao*"))  # peft would refuse to work beside it
 
@@ -170,13 +169,13 @@ def test_from_an_uploaded_zip_file_and_after_a_restart_from_what_it_left(python,
 def test_a_zip_file_on_the_drive_is_found(python, content, project):
     (content / "drive" / "MyDrive").mkdir(parents=True)
     zipped(project, content / "drive" / "MyDrive", "sirius.zip")
-    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
+    assert run(python, content, [[FORM, DRIVE, INSTALL], {}])["said"] == [""]
     assert (content / "sirius" / "pyproject.toml").exists()
 
 
 def test_a_folder_that_is_in_the_way_is_named(python, content, project):
     (content / "sirius" / "sirius-main").mkdir(parents=True)
-    (said,) = run(python, content, [[FORM, DRIVE, GET], {}])["said"]
+    (said,) = run(python, content, [[FORM, DRIVE, INSTALL], {}])["said"]
     assert said.startswith(f"SystemExit: {content / 'sirius'} is in the way")
 
 
@@ -187,16 +186,16 @@ def test_what_to_do_is_said_where_the_package_cannot_be_had(python, content, the
     if there == "a folder that is another":
         (content / "sirius").mkdir()
     address = {"REPOSITORY": (content / "none").as_uri()} if there == "a wrong address" else {}
-    (said,) = run(python, content, [[FORM, DRIVE, GET, INSTALL], address])["said"]
+    (said,) = run(python, content, [[FORM, DRIVE, INSTALL], address])["said"]
     assert said.startswith("SystemExit: The package is not here. Put the address of the project's git repository")
     assert "upload the project as a zip file named sirius.zip" in said
 
 
 def test_a_requirement_that_would_replace_torch_is_refused_with_pips_words(python, content, project):
     zipped(project, content, "sirius.zip")
-    assert run(python, content, [[FORM, DRIVE, GET], {}])["said"] == [""]
+    assert run(python, content, [[FORM, DRIVE, INSTALL], {}])["said"] == [""]
     (content / "sirius" / "requirements.txt").write_text("torch>=999\n")
-    (said,) = run(python, content, [[FORM, DRIVE, GET, INSTALL], {}])["said"]
+    (said,) = run(python, content, [[FORM, DRIVE, INSTALL], {}])["said"]
     assert said.startswith("SystemExit: The installation failed") and "torch>=999" in said
 
 

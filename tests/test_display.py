@@ -5,9 +5,11 @@ import pytest
 from browser import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
-from sirius_helpers import display, evidence, hypertext, scoreboard
-from sirius_helpers.corrections import BY_HAND
-from sirius_helpers.theme import pngs, styled
+from sirius_helpers.encoder.scores import ORIGINAL
+from sirius_helpers.files.reviews import BY_HAND
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import evidence, html, scoreboard, tables
+from sirius_helpers.show.pictures import png
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -28,10 +30,10 @@ def synthetic(n):
 class Tags(HTMLParser):
     """The tags of a page, each with the names of its attributes; what a browser takes for text is none."""
 
-    def __init__(self, html):
+    def __init__(self, page):
         super().__init__()
         self.found = set()
-        self.feed(html)
+        self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         self.found |= {(tag, name) for name, _ in attributes} | {(tag, None)}
@@ -48,8 +50,8 @@ OURS |= {
 @pytest.mark.parametrize("name", SHOWN)
 def test_whatever_is_shown_holds_no_tag_and_no_attribute_of_a_text(name):
     """Texts, categories, reasons and names are all hostile here; tests/browser.py opens the same in a browser."""
-    html = SHOWN[name]().html
-    assert Tags(html).found <= OURS
+    page = SHOWN[name]().html
+    assert Tags(page).found <= OURS
 
 
 def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
@@ -57,52 +59,53 @@ def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
 
 
 def test_every_display_is_among_those_that_are_shown_hostile_texts():
-    rooms = (display, evidence, hypertext, scoreboard)
-    own = {f.__name__ for room in rooms for f in vars(room).values() if getattr(f, "__module__", "") == room.__name__}
-    others = {"shown", "marked", "inside", "least_certain_rows", "pair_rows", "place"}  # a file; pieces; no HTML
-    assert {name for name in own if name[0].islower()} - others == set(SHOWN)
+    modules = (tables, evidence, html, scoreboard)
+    own = {f.__name__ for m in modules for f in vars(m).values() if getattr(f, "__module__", "") == m.__name__}
+    # A file, pieces, and what is no HTML.
+    others = {"report_picture", "marked", "text_block", "interval", "folder_of", "hub_models"}
+    assert {name for name in own if name[0].islower() and not name.endswith("_rows")} - others == set(SHOWN)
 
 
 def test_prices_in_dollars_are_no_formulas():
     """What a notebook's MathJax leaves alone."""
-    assert 'class="sirius tex2jax_ignore mathjax_ignore"' in hypertext.table(pd.DataFrame({"a": ["$5 и $7"]})).html
+    assert 'class="sirius tex2jax_ignore mathjax_ignore"' in html.table(pd.DataFrame({"a": ["$5 и $7"]})).html
 
 
 def test_short_cells_stay_in_one_piece_and_long_texts_wrap():
-    html = hypertext.table(pd.DataFrame({"category": ["посуда"], "text": ["длинный отзыв " * 5], "rows": [3]})).html
-    assert "<td>посуда</td>" in html and '<td class="long">длинный' in html and '<td class="num">3' in html
+    page = html.table(pd.DataFrame({"category": ["посуда"], "text": ["длинный отзыв " * 5], "rows": [3]})).html
+    assert "<td>посуда</td>" in page and '<td class="long">длинный' in page and '<td class="num">3' in page
 
 
 def test_words_that_the_other_text_lacks_are_marked_and_escaped():
     rows = synthetic(1).head(1).assign(original="Сапоги <b>малы</b>, мне", text="сапоги жмут мне & всем")
-    html = display.pairs(rows).html
-    assert "Сапоги &lt;<mark>b</mark>&gt;<mark>малы</mark>&lt;/<mark>b</mark>&gt;, мне" in html
-    assert "сапоги <mark>жмут</mark> мне &amp; <mark>всем</mark>" in html
+    page = tables.pairs(rows).html
+    assert "Сапоги &lt;<mark>b</mark>&gt;<mark>малы</mark>&lt;/<mark>b</mark>&gt;, мне" in page
+    assert "сапоги <mark>жмут</mark> мне &amp; <mark>всем</mark>" in page
 
 
 def test_a_judge_no_better_than_chance_is_said_to_be_so():
-    report = {"texts": 60, "accuracy": 0.5, "kappa": 0.0, "reviews_pass": 0.2, "refusals_pass": 0.2}
-    assert "no better than chance" in display.judge(report | {"beats_chance": False}).html
-    assert "no better than chance" not in display.judge(report | {"beats_chance": True}).html
+    judged = pd.DataFrame({"is_review": [True, False] * 10, "p_yes": [0.9, 0.1] * 10})
+    assert "no better than chance" in tables.judge(judged.assign(p_yes=0.6), draws=2).html
+    assert "no better than chance" not in tables.judge(judged, draws=2).html
 
 
 def test_a_fixed_seed_shows_the_same_sample_and_another_seed_another():
     rows = synthetic(20)
-    same = [display.pairs(rows, n=5, seed=1).html for _ in range(2)]
-    assert same[0] == same[1] != display.pairs(rows, n=5, seed=2).html
+    same = [tables.pairs(rows, n=5, seed=1).html for _ in range(2)]
+    assert same[0] == same[1] != tables.pairs(rows, n=5, seed=2).html
 
 
 def test_a_text_written_anew_stands_in_the_sample_where_the_rejected_one_stood():
     rows = synthetic(20)
-    one = display.pair_rows(rows, n=5).iloc[2]
+    one = tables.sample_rows(rows, n=5).iloc[2]
     again = pd.concat([rows[rows["id"] != one["id"]], rows[rows["id"] == one["id"]].assign(text="новый")])
-    shown = display.pair_rows(again, n=5)
-    assert shown["id"].tolist() == display.pair_rows(rows, n=5)["id"].tolist() and shown["text"].iloc[2] == "новый"
+    shown = tables.sample_rows(again, n=5)
+    assert shown["id"].tolist() == tables.sample_rows(rows, n=5)["id"].tolist() and shown["text"].iloc[2] == "новый"
 
 
 def test_pairs_can_be_limited_to_a_category():
-    html = display.pairs(synthetic(3), n=50, category="посуда").html
-    assert "посуда" in html and "обувь" not in html
+    page = tables.pairs(synthetic(3), n=50, category="посуда").html
+    assert "посуда" in page and "обувь" not in page
 
 
 def test_least_certain_shows_the_smallest_margins_and_says_when_there_are_none():
@@ -114,38 +117,18 @@ def test_least_certain_shows_the_smallest_margins_and_says_when_there_are_none()
             "probabilities": [{"a": 0.95, "b": 0.05}, {"a": 0.55, "b": 0.45}],
         }
     )
-    html = display.least_certain(labels, n=1).html
-    assert "сомнительно" in html and "ясно" not in html and "a 0.55" in html and "b 0.45" in html
+    page = tables.least_certain(labels, n=1).html
+    assert "сомнительно" in page and "ясно" not in page and "a 0.55" in page and "b 0.45" in page
     imported = labels.assign(margin=None, probabilities=None)
-    assert "no probabilities" in display.least_certain(imported).html
+    assert "no probabilities" in tables.least_certain(imported).html
 
 
-@styled
-def blank(theme):
-    return Figure(facecolor=theme.paper)
-
-
-def test_pictures_are_embedded_on_both_papers_and_the_page_shows_one(tmp_path):
-    for theme, data in pngs(blank).items():
-        (tmp_path / f"curves{'-dark' if theme == 'dark' else ''}.png").write_bytes(data)
-    drawn, read = hypertext.picture(blank, alt=NASTY).html, hypertext.shown(tmp_path, "curves", alt=NASTY).html
-    assert drawn == read and "<script" not in drawn and drawn.count("data:image/png;base64,") == 2
-    light, dark = drawn.split("<img ")[1:]
-    assert 'class="sirius-light"' in light and "display:none" not in light
-    assert 'class="sirius-dark"' in dark and "display:none" in dark  # also where a page drops styles
-
-
-def test_a_report_without_dark_pictures_shows_the_light_one_on_every_page(tmp_path):
-    (tmp_path / "curves.png").write_bytes(b"x")
-    html = hypertext.shown(tmp_path, "curves", alt="").html
-    assert html.count("<img") == 1 and "class=" not in html.split("<img")[1]
-
-
-def test_the_dark_picture_follows_the_page_and_only_where_the_page_says_nothing_the_system():
-    html = hypertext.picture(blank, alt="").html
-    for page in ("html[theme=dark]", "body[data-jp-theme-light=false]", "body.vscode-dark"):
-        assert page in html.split("@media")[0]
-    assert "@media (prefers-color-scheme:dark){html:not([theme]) body:not([data-jp-theme-light])" in html
+def test_a_picture_is_embedded_and_one_of_the_report_read_from_its_file(tmp_path):
+    run = Run(tmp_path)
+    run.path("report").mkdir()
+    run.path("report").joinpath("curves.png").write_bytes(png(Figure()))
+    drawn, read = html.picture(Figure(), alt=NASTY).html, html.report_picture(run, "curves", alt=NASTY).html
+    assert drawn == read and "<script" not in drawn and drawn.count("data:image/png;base64,") == 1
 
 
 def scored(value):
@@ -156,66 +139,67 @@ def scored(value):
 
 def test_scores_show_adapter_and_baseline_in_each_view_and_by_leak_where_the_split_leaks():
     views = {"all held-out": {"baseline": scored(0.5), "adapter": scored(0.6)}}
-    html = scoreboard.scores({"scores": views}).html
-    assert "0.500  [0.400, 0.600]" in html and "0.600  [0.500, 0.700]" in html and "by leak" not in html
+    page = scoreboard.scores({"scores": views}).html
+    assert "0.500 [0.400, 0.600]" in page and "0.600 [0.500, 0.700]" in page and "by leak" not in page
     by_leak = {"leaked": {"adapter": scored(0.9)}, "not leaked": {"adapter": scored(0.3)}}
-    html = scoreboard.scores({"scores": views, "by_leak": by_leak}).html
-    assert html.count("<table>") == 2 and "by leak" in html and "0.300  [0.200, 0.400]" in html
-    assert "&lt;script&gt;" in scoreboard.per_class({"scores": views}, "all held-out").html
+    page = scoreboard.scores({"scores": views, "by_leak": by_leak}).html
+    assert page.count("<table>") == 2 and "by leak" in page and "0.300 [0.200, 0.400]" in page
+    page = scoreboard.per_class({"scores": {ORIGINAL: views["all held-out"]}}).html
+    assert "&lt;script&gt;" in page and page.index("0.600 [0.000, 1.000]") < page.index("0.500 [0.000, 1.000]")
 
 
-def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_a_threshold():
+def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_per_threshold():
     row = {"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.74, "high": 0.97}
     found = {"temperature": 0.73, "rows": 50, "error_before": 0.165, "error_after": 0.063}
-    html = scoreboard.coverage({"calibration": found, "coverage": [row]}).html
-    assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in html
-    assert "<td>0.7</td>" in html and ">60<" in html and "0.900  [0.740, 0.970]" in html
+    page = scoreboard.coverage({"calibration": found, "coverage": [row]}).html
+    assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in page
+    assert "<td>0.7</td>" in page and ">60%<" in page and "0.900 [0.740, 0.970]" in page
 
 
 def test_epochs_are_whole_numbers_and_the_kept_one_is_named():
     history = pd.DataFrame({"epoch": [1.0, 2.0], "weighted_f1": [0.5, 0.61239], "kept": [False, True]})
-    html = scoreboard.training(history).html
-    assert html.count("kept") == 1 and ">1<" in html and "0.612" in html
+    page = scoreboard.training(history).html
+    assert page.count("kept") == 1 and ">1<" in page and "0.612" in page
 
 
 def test_only_labels_by_hand_are_shown_as_corrected():
     labels = pd.DataFrame({"id": ["1", "2"], "text": ["сапоги", "чашка"], "category": "обувь", "labeler": "llm"})
-    assert "No label is corrected by hand" in display.corrected(labels).html
-    html = display.corrected(labels.assign(labeler=["llm", BY_HAND])).html
-    assert "corrected by hand: 1" in html and "чашка" in html and "сапоги" not in html
+    assert "No label is corrected by hand" in tables.corrected(labels).html
+    page = tables.corrected(labels.assign(labeler=["llm", BY_HAND])).html
+    assert "corrected by hand: 1" in page and "чашка" in page and "сапоги" not in page
 
 
 def test_the_most_confident_errors_are_counted_among_all():
     rows = pd.DataFrame({"text": ["a", "b"], "category": "x", "predicted": "y", "confidence": [0.987, 0.5]})
-    html = scoreboard.errors(rows, n=1).html
-    assert "1 of 2 errors" in html and "0.99" in html and "0.50" not in html
+    page = scoreboard.errors(rows, n=1).html
+    assert "1 of 2 errors" in page and "0.99" in page and "0.50" not in page
 
 
 def test_doubtful_labels_show_the_first_and_escape_texts():
     rows = pd.DataFrame(
         {"id": ["1", "2"], "text": [NASTY, "второй"], "category": "a", "suggested": "b", "doubt": "0.9"}
     )
-    html = scoreboard.doubtful_labels(rows, n=1).html
-    assert "1 of 2 doubtful labels" in html and "&lt;script&gt;" in html and "второй" not in html
+    page = scoreboard.doubtful_labels(rows, n=1).html
+    assert "1 of 2 doubtful labels" in page and "&lt;script&gt;" in page and "второй" not in page
 
 
 def test_an_empty_set_of_refusals_is_shown_as_such():
     empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes", "attempt"])
-    assert "0 of 0" in display.refused_sample(empty).html
-    assert "No candidate was refused" in display.refusals(empty).html
+    assert "0 of 0" in tables.refused_sample(empty).html
+    assert "No candidate was refused" in tables.refusals(empty).html
 
 
 def test_imported_labels_have_no_picture_of_margins_and_no_least_certain_rows():
     labels = pd.DataFrame({"id": ["1"], "text": ["a"], "category": ["b"], "margin": [None], "probabilities": [None]})
-    assert display.label_margins(labels).html == "" and display.least_certain_rows(labels).empty
-    assert "<img" in display.label_margins(labels.assign(margin=0.4)).html
+    assert tables.label_margins(labels).html == "" and tables.least_certain_rows(labels).empty
+    assert "<img" in tables.label_margins(labels.assign(margin=0.4)).html
 
 
 def test_refused_candidates_are_shown_as_pairs_are_and_picked_by_reason_and_category():
     rows = [("обувь", "сапоги текут", "тарелка", 1, None, "copy_of_original")]
     rows += [("посуда", "чашка", "кружка", 0, 0.3, "judge")]
     refused = pd.DataFrame(rows, columns=["category", "original", "text", "attempt", "p_yes", "reason"])
-    html = display.refused_sample(refused, category="посуда").html
-    assert "<mark>кружка</mark>" in html and "<mark>чашка</mark>" in html and "0.30" in html and "judge" in html
-    assert "тарелка" not in html and "1 of 2 refused" in html
-    assert "0 of 2" in display.refused_sample(refused, category="посуда", reason="copy_of_original").html
+    page = tables.refused_sample(refused, category="посуда").html
+    assert "<mark>кружка</mark>" in page and "<mark>чашка</mark>" in page and "0.30" in page and "judge" in page
+    assert "тарелка" not in page and "1 of 2 refused" in page
+    assert "0 of 2" in tables.refused_sample(refused, category="посуда", reason="copy_of_original").html

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sirius_helpers.diversity import chrf, distinct, diversity, told_apart
+from sirius_helpers.llm.diversity import chrf, discriminability, distinct, diversity
 
 
 def test_distinct_counts_different_words_among_all():
@@ -46,13 +46,13 @@ def test_texts_of_another_style_are_told_apart_and_shuffled_ones_are_not():
     words = ["сапоги", "туфли", "платье", "чашка", "лампа", "сумка", "куртка", "шапка", "ремень", "плед"]
     plain = [f"{a} и {b} норм" for a in words for b in words if a != b]
     formal = [("x", text, f"Данное изделие: {text.split()[0]}; качество удовлетворительное.") for text in plain]
-    assert told_apart(pairs(formal), seed=0) > 0.99
+    assert discriminability(pairs(formal), seed=0) > 0.99
     half = len(plain) // 2
     same = [("x", one, other) for one, other in zip(plain[:half], reversed(plain[half:]), strict=True)]
-    assert 0.2 < told_apart(pairs(same), seed=0) < 0.8
+    assert 0.2 < discriminability(pairs(same), seed=0) < 0.8
 
 
 @pytest.mark.parametrize(("texts", "originals"), [(19, 19), (20, 1)])
 def test_too_few_texts_or_originals_say_nothing_of_the_style(texts, originals):
     rows = [("x", f"сапоги {n % originals}", f"туфли {n}") for n in range(texts)]
-    assert told_apart(pairs(rows), seed=0) is None
+    assert discriminability(pairs(rows), seed=0) is None

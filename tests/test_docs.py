@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from sirius_helpers.categories import read_categories
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.judging import read_control
-from sirius_helpers.leaks import near_duplicates
-from sirius_helpers.reviews import read_texts
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.leaks import near_duplicates
+from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.llm.judge import read_control
 from sirius_helpers.settings import PROJECT, settings_for
 
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md")]
@@ -52,15 +52,17 @@ def test_the_russian_page_has_the_english_ones_headings_and_commands_in_its_orde
 
 
 def test_the_russian_page_names_the_same_files_variables_and_figures():
-    english, russian = read(ENGLISH).split("## The house")[0], read(RUSSIAN).split("## Устройство")[0]
+    english, russian = read(ENGLISH).split("## Package layout")[0], read(RUSSIAN).split("## Устройство")[0]
     assert code_words(english) == code_words(russian)
     figures = [re.findall(r"\b0\.\d{2,3}\b", text) for text in (english, russian)]
     assert figures[0] == figures[1]
 
 
-def test_the_house_lists_every_module_and_no_other():
-    modules = {path.stem for path in (PROJECT / "sirius_helpers").glob("*.py")} - {"__init__", "__main__", "errors"}
-    assert set(re.findall(r"`sirius_helpers/(\w+)\.py`", read(ENGLISH))) == modules
+def test_the_package_layout_lists_every_file_and_folder_in_front_and_no_other():
+    package = [path for path in (PROJECT / "sirius_helpers").iterdir() if not path.name.startswith("__")]
+    table = read(ENGLISH).split("## Package layout")[1].split("\n\n")[1]
+    listed = {name for name in code_words(table) if name.startswith("sirius_helpers/")}
+    assert listed == {f"sirius_helpers/{path.name}{'/' * path.is_dir()}" for path in package}
 
 
 def test_both_pages_pip_and_make_name_the_same_oldest_python():

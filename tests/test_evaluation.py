@@ -3,17 +3,17 @@ import shutil
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 from tiny_models import tiny_roberta
 
-from sirius_helpers import training
-from sirius_helpers.calibration import calibration_error
-from sirius_helpers.classifier import Classifier
-from sirius_helpers.evaluation import FILES, evaluate, human_rows, leak_report, worst_errors
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.scoring import ALL, ORIGINAL
-from sirius_helpers.settings import Settings
-from sirius_helpers.training import train
+from sirius_helpers import train as training
+from sirius_helpers.encoder.calibration import calibration_error
+from sirius_helpers.encoder.classifier import Classifier
+from sirius_helpers.encoder.scores import ALL, ORIGINAL
+from sirius_helpers.evaluate import FILES, evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers.files.runs import Run, begin, digest
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.train import train
 
 
 def test_the_leak_report_counts_sources_and_near_duplicates_on_the_learning_side():
@@ -133,6 +133,9 @@ def test_a_second_evaluation_writes_the_same_files(trained):
 def test_the_model_card_holds_data_labelers_scores_and_limits_and_no_path_of_the_machine(trained, tmp_path):
     metrics = evaluate(trained)
     card = Run(trained.folder).path("model_card.md").read_text(encoding="utf-8")
+    metadata = ModelCard(card).data.to_dict()
+    assert metadata["language"] == "ru" and metadata["pipeline_tag"] == "text-classification"
+    assert "license" not in metadata and "base_model" not in metadata  # the owner's to say; a local folder is none
     assert "- 16 by `imported:mine.csv`" in card
     assert "| посуда | 4 | 2 | 2 | 1 |" in card and "| all | 8 | 4 | 4 | 1 |" in card
     assert "{value:.3f} [{low:.3f}, {high:.3f}]".format(**metrics["scores"][ORIGINAL]["baseline"]["macro_f1"]) in card

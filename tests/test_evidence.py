@@ -1,9 +1,10 @@
 import json
 
+import pandas as pd
 import pytest
 
-from sirius_helpers import evidence
-from sirius_helpers.runs import Run
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import evidence
 
 
 @pytest.fixture
@@ -24,20 +25,21 @@ def test_a_stage_tells_its_time_its_memory_its_files_and_how_to_rerun_it(run, tm
     monkeypatch.chdir(tmp_path)
     html = evidence.stage(run, "label").html
     assert "label: 47.7 s, peak memory " in html and " GiB, finished 20" in html
-    assert "Files in checkpoints/mine/: labels.jsonl." in html and "the cells under Install and Settings" in html
+    assert "Files in checkpoints/mine/: labels.jsonl." in html and "the cells under Settings" in html
     assert str(run.folder) not in html  # no path of the machine
 
 
-def test_the_files_place_is_relative_below_the_working_directory_and_absolute_elsewhere(run, tmp_path, monkeypatch):
+def test_the_files_folder_is_relative_below_the_working_directory_and_absolute_elsewhere(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert evidence.place(run) == "checkpoints/mine/"
+    assert evidence.folder_of(run) == "checkpoints/mine/"
     (tmp_path / "content").mkdir()
     monkeypatch.chdir(tmp_path / "content")
-    assert evidence.place(run) == f"{tmp_path}/checkpoints/mine/"
+    assert evidence.folder_of(run) == f"{tmp_path}/checkpoints/mine/"
 
 
 def test_the_table_of_times_stands_beside_the_reference_where_it_published_one(run):
-    html = evidence.stage_times(run, reviews=1_818, tests=7_276).html
+    inputs = pd.DataFrame({"file": ["train.csv", "test.csv"], "rows": [1_818, 7_276]})
+    html = evidence.stage_times(run, inputs).html
     assert "Stage times, 55 s in all" in html
     assert "0.0262" in html and "4.7701" in html  # ours and the reference's, a review
     assert "0.0003" in html and "0.0352" in html

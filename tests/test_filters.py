@@ -3,9 +3,9 @@ import time
 import pandas as pd
 import pytest
 
-from sirius_helpers.augmentation import _identity
+from sirius_helpers.augment import _identity
 from sirius_helpers.errors import UserError
-from sirius_helpers.filters import (
+from sirius_helpers.llm.filters import (
     FILTERS,
     bare,
     cleaned,
@@ -15,7 +15,7 @@ from sirius_helpers.filters import (
     similarity,
     word_runs,
 )
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.settings import BUNDLED
 
 ORIGINAL = "Сапоги промокают после первого дождя, деньги не вернули, продавец молчит вторую неделю"
 TEXT_ONLY = ("refusal", "meta_talk", "several_variants", "markup", "placeholder", "foreign_script", "repetition")
@@ -23,8 +23,8 @@ TEXT_ONLY = ("refusal", "meta_talk", "several_variants", "markup", "placeholder"
 
 @pytest.fixture
 def control():
-    """The project's control texts: {text: "yes" for a review, "no" for anything else}."""
-    return dict(pd.read_csv(PROJECT / "data" / "judge_control.csv").itertuples(index=False))
+    """The package's control texts: {text: "yes" for a review, "no" for anything else}."""
+    return dict(pd.read_csv(BUNDLED / "judge_control.csv").itertuples(index=False))
 
 
 def change(settings, **values):

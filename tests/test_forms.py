@@ -3,9 +3,8 @@ import pytest
 from tiny_models import tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.forms import fill_form, form_changes
-from sirius_helpers.profiles import cpu
-from sirius_helpers.settings import settings_for
+from sirius_helpers.settings import cpu, settings_for
+from sirius_helpers.show.forms import fill_form, form_changes
 
 
 def test_empty_fields_change_nothing():

@@ -7,14 +7,13 @@ import torch
 from tiny_models import tiny_gemma3, tiny_qwen2
 from transformers import GenerationConfig, TemperatureLogitsWarper, TopPLogitsWarper
 
-from sirius_helpers import generation
 from sirius_helpers.errors import UserError
-from sirius_helpers.generation import Sampler, SeededTopP
-from sirius_helpers.judging import judge_question, p_yes
+from sirius_helpers.llm import sampler as generation
+from sirius_helpers.llm.judge import judge_question, p_yes
+from sirius_helpers.llm.sampler import Sampler, SeededTopP
+from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prompt_tokens import PromptTokens
-from sirius_helpers.settings import settings_for
+from sirius_helpers.settings import ModelSpec, settings_for
 
 
 @pytest.fixture(scope="module")

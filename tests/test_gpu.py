@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.settings import PROJECT, ModelSpec
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import gpu

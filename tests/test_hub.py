@@ -15,12 +15,10 @@ from urllib.parse import unquote
 import pytest
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import hub
 from sirius_helpers.errors import UserError
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, pinned
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.files.runs import Run, pinned
+from sirius_helpers.models import hub
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, t4
 
 OLD, MAIN, MOVED, PR, STALE = (letter * 40 for letter in "abcde")
 DUPLICATES = {"pytorch_model.bin": b"pickle", "tf_model.h5": b"keras", "onnx/model.onnx": b"onnx", "README.md": b"#"}
@@ -30,11 +28,12 @@ BEGIN = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from sirius_helpers import evidence, runs
+from sirius_helpers.show import evidence
+from sirius_helpers.files import runs
 from sirius_helpers.errors import UserError
-from sirius_helpers.labeling import label
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run, pinned
+from sirius_helpers.label import label
+from sirius_helpers.settings import ModelSpec
+from sirius_helpers.files.runs import Run, pinned
 from sirius_helpers.settings import settings_for
 folder, said = Path(sys.argv[1]), {}
 quick = {"epochs": 1, "warmup_share": 0.0, "batch_size": 4, "max_tokens": 32, "bootstrap": 5, "split": "seed"}
@@ -51,12 +50,12 @@ def attempt(name, work):
 """
 # The settings cell, and every stage.
 RUN = """
-from sirius_helpers.augmentation import augment
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.prediction import predict
-from sirius_helpers.splitting import split
-from sirius_helpers.labeling import review
-from sirius_helpers.training import train
+from sirius_helpers.augment import augment
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.predict import predict
+from sirius_helpers.split import split
+from sirius_helpers.review import review
+from sirius_helpers.train import train
 settings = pinned(settings)
 runs.begin(settings)
 said["table"] = evidence.hub_models(settings)
@@ -66,8 +65,8 @@ said["afterwards"] = evidence.hub_models(replace(settings, run="another"))
 """
 # Each stage by itself, without the settings cell; the three lines of the README; another run.
 AGAIN = """
-from sirius_helpers.classifier import Classifier
-from sirius_helpers.training import train
+from sirius_helpers.encoder.classifier import Classifier
+from sirius_helpers.train import train
 label(settings)
 train(settings)
 with Classifier.load(folder / "runs/hub/adapter", device="cpu") as classifier:

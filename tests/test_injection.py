@@ -9,18 +9,17 @@ from scipy.stats import binomtest
 from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
 from tokenizers import AddedToken
 
-from sirius_helpers.candidates import Writer
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.judging import judge_question, p_yes, verdicts
-from sirius_helpers.labelers import LlmLabeler, label_question
-from sirius_helpers.labeling import label
+from sirius_helpers.files.categories import labels_of, read_categories
+from sirius_helpers.files.reviews import write_csv
+from sirius_helpers.label import label
+from sirius_helpers.llm.candidates import Writer
+from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
+from sirius_helpers.llm.labelers import LlmLabeler, label_question
+from sirius_helpers.llm.text_tokens import TextTokens, markers
+from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import CAUSAL_LM, ENCODER, ModelSpec
-from sirius_helpers.prompt_tokens import PromptTokens
 from sirius_helpers.prompts import one_line
-from sirius_helpers.reviews import write_csv
-from sirius_helpers.settings import Settings, settings_for
-from sirius_helpers.text_tokens import TextTokens, markers
+from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings, settings_for
 
 ROWS = read_injections()
 TEXTS = ROWS["text"].tolist()

@@ -5,15 +5,14 @@ from dataclasses import replace
 import pytest
 from tiny_models import NO_SYSTEM, OWN_SYSTEM, SWITCHED, tiny_gemma3, tiny_qwen2
 
-from sirius_helpers import inputs, loaders
-from sirius_helpers.corrections import FILE as CORRECTIONS
+from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.labeling import label
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.files import inputs
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.reviews import CORRECTIONS, read_reviews
+from sirius_helpers.label import label
 from sirius_helpers.prompts import CHAT
-from sirius_helpers.reviews import read_reviews
-from sirius_helpers.settings import PROJECT, settings_for
+from sirius_helpers.settings import PROJECT, ModelSpec, settings_for
 
 
 def test_good_inputs_are_summed_up(settings):

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from sirius_helpers import installing
+from sirius_helpers.extras import installing
 from sirius_helpers.settings import PROJECT
 
 
@@ -73,7 +73,7 @@ BROUGHT = {  # by the extras `notebook` (and Colab) and `scaleout`, and by trans
 
 def test_every_package_that_is_imported_is_required():
     imported = set()
-    for path in (PROJECT / "sirius_helpers").glob("*.py"):
+    for path in (PROJECT / "sirius_helpers").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

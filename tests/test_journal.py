@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from sirius_helpers import journal as journal_module
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal, fingerprint, read_records, write_atomically, writing
+from sirius_helpers.files import journal as journal_module
+from sirius_helpers.files.journal import Journal, fingerprint, read_records, write_atomically, writing
 
 
 def numbers(journal):

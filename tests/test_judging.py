@@ -6,11 +6,10 @@ from scipy.stats import binomtest
 from tiny_models import tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.judging import judge_question, judge_report, p_yes, read_control, verdicts
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.llm.judge import judge_question, judge_report, p_yes, read_control, verdicts
 from sirius_helpers.prompts import split_prompt, template_for
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings
 
 SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
 
@@ -76,7 +75,7 @@ def test_the_two_draws_of_a_text_are_independent():
 
 
 def test_the_control_set_holds_as_many_reviews_as_refusals():
-    for folder in ("sample", "tickets"):  # the project's own and the worked example's
+    for folder in ("sample", "tickets"):  # the package's own and the worked example's
         control = read_control(PROJECT / "data" / folder)
         assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
         assert control["text"].is_unique

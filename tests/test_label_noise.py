@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sirius_helpers.label_noise import _folds, confident_suggestions, doubtful_labels, out_of_fold
+from sirius_helpers.encoder.label_noise import _folds, confident_suggestions, doubtful_labels, out_of_fold
 
 LABELS = ["обувь", "посуда", "одежда"]
 WORDS = ["сапоги", "тарелка", "платье"]

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import labelers, questions
-from sirius_helpers.categories import label_variables, read_categories
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, review
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.runs import Run
-from sirius_helpers.settings import Settings
+from sirius_helpers.files.categories import label_variables, read_categories
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import Run
+from sirius_helpers.label import label
+from sirius_helpers.llm import asking as questions
+from sirius_helpers.llm import labelers
+from sirius_helpers.review import review
+from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings
 
 
 class FakeQuestion:

@@ -10,12 +10,11 @@ import pytest
 import torch
 from tiny_models import tiny_roberta
 
-from sirius_helpers import launch, processes
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.runs import Run, begin
-from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.trainer import weighted_loss
-from sirius_helpers.training import train
+from sirius_helpers.encoder.trainer import weighted_loss
+from sirius_helpers.extras import launch
+from sirius_helpers.files.runs import Run, begin
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
+from sirius_helpers.train import train
 
 
 @pytest.fixture
@@ -38,6 +37,7 @@ def ready(settings, tmp_path):
 
 def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_path, capsys):
     alone = train(ready)
+    assert not torch.distributed.is_initialized()
     both = Settings(**{**vars(ready), "run": "both"})
     split = Run(both.folder).path("split.csv")
     split.parent.mkdir(parents=True)
@@ -47,7 +47,7 @@ def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_p
     options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     paths = {"PYTHONPATH": str(PROJECT), "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [*accelerate, *options, "-m", "sirius_helpers.launch", "--run", str(both.folder)],
+        [*accelerate, *options, "-m", "sirius_helpers.extras.launch", "--run", str(both.folder)],
         env=os.environ | paths | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -82,17 +82,23 @@ def test_a_run_that_never_began_is_one_line(monkeypatch, tmp_path, capsys):
     )
 
 
-def test_each_process_takes_the_gpu_of_its_number(settings, monkeypatch, capsys):
-    begin(Settings(**{**vars(settings), "device": "cuda"}))
-    taken = []
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+@pytest.mark.parametrize(
+    ("processes", "place", "message"),
+    [
+        (2, 1, ""),
+        (2, 2, "each process needs a GPU of its own, and 2 are visible"),
+        (3, 1, "a batch of 16 texts cannot be shared by 3 processes"),
+    ],
+)
+def test_processes_that_share_no_batch_or_a_gpu_are_refused(settings, monkeypatch, capsys, processes, place, message):
+    begin(Settings(**{**vars(settings), "device": "cuda", "batch_size": 16}))
+    trained = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(launch, "train", lambda settings: taken.append("trained"))
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert launch.main(["--run", str(settings.folder)]) == 0 and taken == [1, "trained"]
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    assert launch.main(["--run", str(settings.folder)]) == 2
-    assert "a GPU of its own, and 2 are visible" in capsys.readouterr().err
+    monkeypatch.setattr(launch, "train", trained.append)
+    launched = SimpleNamespace(num_processes=processes, local_process_index=place)
+    monkeypatch.setattr(launch, "PartialState", lambda cpu, timeout: launched)
+    assert launch.main(["--run", str(settings.folder)]) == (2 if message else 0)
+    assert message in capsys.readouterr().err and bool(trained) == (not message)
 
 
 def test_the_class_weights_are_where_the_logits_are():
@@ -100,16 +106,3 @@ def test_the_class_weights_are_where_the_logits_are():
     loss = weighted_loss(torch.tensor([0.5, 1.5]), label_smoothing=0.05)
     target, rows = torch.empty(3, dtype=torch.long, device="meta"), torch.tensor(3, device="meta")
     assert loss(outputs, target, rows).device.type == "meta"
-
-
-def test_a_batch_that_the_processes_cannot_share_is_refused(settings, monkeypatch, capsys):
-    begin(settings)
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    assert processes.count() == 3
-    assert launch.main(["--run", str(settings.folder)]) == 2
-    assert "a batch of 16 texts cannot be shared by 3 processes" in capsys.readouterr().err
-
-
-def test_alone_a_process_is_the_first_and_waits_for_nobody():
-    assert processes.is_first() and processes.count() == 1
-    processes.wait_for_all()

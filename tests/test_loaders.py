@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, plain_dtype, release, weight_bytes
-from sirius_helpers.models import ModelSpec
+from sirius_helpers.settings import ModelSpec
 
 
 def saved(folder, pair):

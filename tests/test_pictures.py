@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sirius_helpers import data_pictures, pictures
-from sirius_helpers.theme import LIGHT, THEMES, png
+from sirius_helpers.show import pictures
+from sirius_helpers.show.pictures import BLUE, GREEN, GREY, INK, ORANGE, PAPER, png
 
 LABELS = ["обувь", "посуда", "украшения и аксессуары"]
 HISTORY = pd.DataFrame(
@@ -37,34 +37,30 @@ def found(f1):
     return {"per_class": {name: {"rows": n, "f1": f1, "low": 0.1, "high": 0.9} for n, name in enumerate(LABELS, 1)}}
 
 
-def all_figures(theme=LIGHT):
+MODELS = {"adapter": found(0.6), "baseline": found(0.4)}
+
+
+def all_figures():
     """Every picture there is."""
-    models = {"adapter": found(0.6), "baseline": found(0.4)}
-    return report_figures(theme, models) | {
-        "margins": data_pictures.margins(pd.Series([0.05, 0.5, 0.9]), theme=theme),
-        "growth": data_pictures.before_and_after(ROWS["category"], pd.Series(["посуда"] * 5), theme=theme),
-        "reasons": data_pictures.reasons(pd.Series(["too_long", "refusal", "too_long"]), theme=theme),
-    }
-
-
-def report_figures(theme, models):
     return {
-        "curves": pictures.curves(HISTORY, theme=theme),
-        "confusion": pictures.confusion(ROWS["category"], ROWS["predicted"], LABELS, theme=theme),
-        "per_class": pictures.per_class(models, theme=theme),
-        "confidence": pictures.confidence(ROWS, theme=theme),
+        "curves": pictures.curves(HISTORY),
+        "confusion": pictures.confusion(ROWS["category"], ROWS["predicted"], LABELS),
+        "per_class": pictures.per_class(MODELS),
+        "confidence": pictures.confidence(ROWS),
+        "margins": pictures.margins(pd.Series([0.05, 0.5, 0.9])),
+        "growth": pictures.before_and_after(ROWS["category"], pd.Series(["посуда"] * 5)),
+        "reasons": pictures.reasons(pd.Series(["too_long", "refusal", "too_long"])),
     }
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_pictures_have_their_own_paper_and_readable_ink_whatever_the_users_style(theme):
-    plain = {name: png(figure) for name, figure in all_figures(theme).items()}
+def test_pictures_have_their_own_paper_and_readable_ink_whatever_the_users_style():
+    plain = {name: png(figure) for name, figure in all_figures().items()}
     with style.context("dark_background"), matplotlib.rc_context({"savefig.transparent": True, "font.family": "serif"}):
-        assert plain == {name: png(figure) for name, figure in all_figures(theme).items()}
+        assert plain == {name: png(figure) for name, figure in all_figures().items()}
     for name, data in plain.items():
         pixels = imread(io.BytesIO(data), format="png")
         assert pixels[..., 3].min() == 1, name  # opaque
-        assert pixels[0, 0, :3] == pytest.approx(to_rgb(theme.paper), abs=0.01), name
+        assert pixels[0, 0, :3] == pytest.approx(to_rgb(PAPER), abs=0.01), name
         assert np.ptp(pixels[..., :3]) > 0.7, name  # ink far from paper
 
 
@@ -82,10 +78,9 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
-def test_text_and_marks_stand_out_from_the_paper(theme):
-    assert contrast(theme.ink, theme.paper) > 7 and contrast(theme.on_blue, theme.blue) > 4.5
-    assert all(contrast(colour, theme.paper) > 3 for colour in (theme.blue, theme.orange, theme.green, theme.grey))
+def test_text_and_marks_stand_out_from_the_paper():
+    assert contrast(INK, PAPER) > 7 and contrast(PAPER, BLUE) > 4.5  # text on a cell of full blue
+    assert all(contrast(colour, PAPER) > 3 for colour in (BLUE, ORANGE, GREEN, GREY))
 
 
 # Machado, Oliveira and Fernandes (2009): linear RGB as seen without red, green or blue cones.
@@ -96,13 +91,11 @@ BLINDNESS = {
 }
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize(("other", "distance"), [(BLUE, 0.3), (GREEN, 0.2)])
 @pytest.mark.parametrize("kind", BLINDNESS)
-def test_colours_that_stand_beside_each_other_differ_for_colour_blind_readers(theme, kind):
-    seen = [np.clip(np.array(BLINDNESS[kind]) @ linear(c), 0, 1) for c in (theme.blue, theme.orange)]
-    assert np.linalg.norm(seen[0] - seen[1]) > 0.3
-    seen = [np.clip(np.array(BLINDNESS[kind]) @ linear(c), 0, 1) for c in (theme.green, theme.orange)]
-    assert np.linalg.norm(seen[0] - seen[1]) > 0.2
+def test_colours_that_stand_beside_each_other_differ_for_colour_blind_readers(kind, other, distance):
+    seen = [np.clip(np.array(BLINDNESS[kind]) @ linear(colour), 0, 1) for colour in (other, ORANGE)]
+    assert np.linalg.norm(seen[0] - seen[1]) > distance
 
 
 def test_every_cyrillic_letter_has_a_glyph(recwarn):
@@ -128,7 +121,7 @@ def test_the_best_epoch_is_marked_on_the_curves():
 
 
 def test_categories_stand_by_their_number_of_reviews_the_most_frequent_on_top():
-    axes = pictures.per_class({"adapter": found(0.6), "baseline": found(0.4)}).axes[0]
+    axes = pictures.per_class(MODELS).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()][-1] == "украшения и аксессуары (3)"
     assert [line.get_xdata()[0] for line in axes.lines] == [0.6, 0.4]
 
@@ -140,11 +133,10 @@ def test_thresholds_too_close_to_each_other_are_not_labelled_twice():
     assert apart[0] == "all" and "≥ 0.95" in apart
 
 
-def test_the_report_holds_each_picture_on_both_papers(tmp_path):
-    models = {"adapter": found(0.6), "baseline": found(0.4)}
-    pictures.save_report(tmp_path / "report", ROWS, LABELS, HISTORY, models)
-    names = set(report_figures(LIGHT, models))
-    assert {path.stem for path in (tmp_path / "report").iterdir()} == names | {f"{name}-dark" for name in names}
+def test_the_report_holds_its_pictures(tmp_path):
+    pictures.save_report(tmp_path / "report", ROWS, LABELS, HISTORY, MODELS)
+    names = {"curves", "confusion", "per_class", "confidence"}
+    assert {path.stem for path in (tmp_path / "report").iterdir()} == names
     assert all(np.ptp(imread(path)) > 0.5 for path in (tmp_path / "report").iterdir())
 
 
@@ -154,17 +146,17 @@ def test_figures_need_no_plotting_backend():
 
 def test_counts_before_and_after_stand_by_size_and_say_both_numbers():
     originals = pd.Series(["обувь"] * 30 + ["посуда"] * 2)
-    axes = data_pictures.before_and_after(originals, pd.Series(["посуда"] * 18)).axes[0]
+    axes = pictures.before_and_after(originals, pd.Series(["посуда"] * 18)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["посуда", "обувь"]
     assert [text.get_text() for text in axes.texts] == ["2 → 20", "30"]
 
 
 def test_margins_count_the_labels_whose_second_choice_is_close():
-    axes = data_pictures.margins(pd.Series([0.0, 0.19, 0.2, 1.0])).axes[0]
+    axes = pictures.margins(pd.Series([0.0, 0.19, 0.2, 1.0])).axes[0]
     assert [text.get_text() for text in axes.texts] == ["2 of 4 below 0.2"]
 
 
 def test_reasons_stand_by_number_the_most_frequent_on_top():
-    axes = data_pictures.reasons(pd.Series(["copy", "refusal", "refusal"])).axes[0]
+    axes = pictures.reasons(pd.Series(["copy", "refusal", "refusal"])).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["copy", "refusal"]
     assert [text.get_text() for text in axes.texts] == ["1", "2"]

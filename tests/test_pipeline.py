@@ -9,9 +9,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from sirius_helpers.categories import labels_of, read_categories
-from sirius_helpers.reviews import read_texts
-from sirius_helpers.runs import MADE_BY
+from sirius_helpers.files.categories import labels_of, read_categories
+from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.files.runs import MADE_BY
 from sirius_helpers.settings import PROJECT
 
 SAMPLE = PROJECT / "data" / "sample"

@@ -8,15 +8,14 @@ from conftest import no_file_longer_than
 from tiny_models import tiny_roberta
 from tqdm.std import tqdm
 
-from sirius_helpers import prediction
-from sirius_helpers.calibration import calibrated
-from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers import predict as prediction
+from sirius_helpers.encoder.calibration import calibrated
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.runs import Run
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict, write_pieces
-from sirius_helpers.runs import Run
-from sirius_helpers.settings import Settings
+from sirius_helpers.predict import predict, write_pieces
+from sirius_helpers.settings import ModelSpec, Settings
 
 TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
 

@@ -3,9 +3,9 @@ import sys
 
 import pandas as pd
 
-from sirius_helpers.reviews import review_ids
+from sirius_helpers.files.reviews import review_ids
 from sirius_helpers.settings import PROJECT, settings_for
-from sirius_helpers.splitting import TEST, TRAIN, VALIDATION
+from sirius_helpers.split import TEST, TRAIN, VALIDATION
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import quality

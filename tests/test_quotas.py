@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from sirius_helpers.quotas import MOST_COPIES, copies_per_category, plan
+from sirius_helpers.llm.quotas import MOST_COPIES, copies_per_category, plan
 
 REFERENCE_COUNTS = {
     "одежда": 1260, "нет товара": 370, "текстиль": 80, "обувь": 48, "электроника": 24,

@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
-from sirius_helpers.inputs import check_inputs
-from sirius_helpers.reviews import (
+from sirius_helpers.files.categories import Category
+from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.reviews import (
+    read_csv,
     read_labelled,
     read_reviews,
-    read_table,
     read_texts,
     review_ids,
     write_csv,
-    write_submission,
 )
+from sirius_helpers.files.tables import read_table
 
 TAXONOMY = [Category("обувь", aliases=("туфли",)), Category("посуда")]
 
@@ -146,12 +146,13 @@ def test_what_a_stage_writes_the_next_one_reads_back(tmp_path_factory, texts):
     path = tmp_path_factory.getbasetemp() / "labels.csv"
     table = pd.DataFrame({"id": review_ids(texts), "text": texts})
     write_csv(path, table)
-    assert read_table(path, ["id", "text"]).to_dict("list") == table.to_dict("list")
+    assert read_csv(path).to_dict("list") == read_table(path, ["id", "text"]).to_dict("list") == table.to_dict("list")
     write_csv(path, table[["text"]])
     assert read_texts(path) == texts
 
 
-def test_the_submission_has_one_column_and_the_given_order(tmp_path):
-    write_submission(tmp_path / "submission.csv", ["посуда", "обувь", "посуда"])
-    assert (tmp_path / "submission.csv").read_text(encoding="utf-8") == "category\nпосуда\nобувь\nпосуда\n"
-    assert pd.read_csv(tmp_path / "submission.csv").columns.tolist() == ["category"]
+def test_our_own_tables_keep_words_as_they_are_and_tell_numbers_and_truths(tmp_path):
+    table = pd.DataFrame({"id": ["007", "1e5"], "text": ["", "NA"], "synthetic": [True, False], "p_a": [0.5, 1.0]})
+    write_csv(tmp_path / "own.csv", table)
+    assert read_csv(tmp_path / "own.csv").to_dict("list") == table.to_dict("list")
+    assert read_csv(tmp_path / "own.csv", ["text"]).to_dict("list") == {"text": ["", "NA"]}

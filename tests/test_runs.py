@@ -3,11 +3,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from sirius_helpers import runs
 from sirius_helpers.errors import UserError
-from sirius_helpers.runs import MADE_BY, Run
+from sirius_helpers.files import runs
+from sirius_helpers.files.runs import MADE_BY, Run
 from sirius_helpers.settings import PROJECT
 
 
@@ -121,8 +122,8 @@ def test_a_disk_that_is_full_is_one_line_and_the_stage_is_not_recorded(tmp_path)
 
 
 def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):
-    code = "import sys; from sirius_helpers.locks import held\nwith held(sys.argv[1]): print(flush=True); input()"
-    command = [sys.executable, "-c", code, settings.folder]
+    program = "from sirius_helpers.files.lock import run_lock\nwith run_lock(sys.argv[1]): print(flush=True); input()"
+    command = [sys.executable, "-c", f"import sys; {program}", settings.folder]
     other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
     other.stdout.readline()
     run = Run(settings.folder)
@@ -179,3 +180,10 @@ def test_beginning_a_run_records_profile_models_versions_and_seed(settings):
     with run.stage("split", "f", []):
         pass
     assert "split" in runs.begin(settings).memory["stages"]
+
+
+def test_a_stage_records_the_peak_memory_of_its_process_so_far(tmp_path):
+    run, block = Run(tmp_path), np.ones(2**25)  # a quarter of a GiB
+    with run.stage("split", "f", []):
+        del block
+    assert 0.25 < run.memory["stages"]["split"]["peak_memory"] < 64

@@ -14,15 +14,14 @@ import pytest
 import ray
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import scaleout, streaming
-from sirius_helpers.categories import read_categories
-from sirius_helpers.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
-from sirius_helpers.labeling import label
+from sirius_helpers.extras import scaleout, streaming
+from sirius_helpers.extras.scaleout import LabelWorker, label_files, predict_files
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.label import label
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.scaleout import LabelWorker, label_files, predict_files
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
 BLOCK = 30
@@ -163,7 +162,7 @@ def test_a_place_that_cannot_be_reached_names_what_is_missing(tmp_path, settings
 
 def test_without_ray_the_command_is_one_line_with_the_remedy(monkeypatch, data, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "sirius_helpers.streaming")
+    monkeypatch.delitem(sys.modules, "sirius_helpers.extras.streaming")
     assert scaleout.main(["label", "in", "out", "--profile", "cpu", "--data", str(data)]) == 2
     assert capsys.readouterr().err == (
         f"Error: the Python package 'ray' is missing; install it with: pip install -e \"{PROJECT}[scaleout]\"\n"

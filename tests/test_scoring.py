@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from sirius_helpers.scoring import scores_with_intervals
+from sirius_helpers.encoder.scores import scores_with_intervals
 
 LABELS = ["a", "b", "c", "never seen"]
 

@@ -11,19 +11,18 @@ import pytest
 import torch
 from tiny_models import tiny_qwen2
 
-from sirius_helpers import server as server_module
-from sirius_helpers.candidates import Writer
-from sirius_helpers.categories import read_categories
-from sirius_helpers.choices import ClosedQuestion
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import read_records
-from sirius_helpers.labelers import label_question
-from sirius_helpers.labeling import label
+from sirius_helpers.extras import server as server_module
+from sirius_helpers.extras.server import Server, ServerQuestion, ServerSampler
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import Run, begin
+from sirius_helpers.label import label
+from sirius_helpers.llm.candidates import Writer
+from sirius_helpers.llm.labelers import label_question
+from sirius_helpers.llm.questions import ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.models import CAUSAL_LM, ModelSpec
-from sirius_helpers.runs import Run, begin
-from sirius_helpers.server import Server, ServerQuestion, ServerSampler
-from sirius_helpers.settings import PROJECT, Settings
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import llama_server
@@ -170,7 +169,7 @@ def test_no_more_requests_than_allowed_are_under_way_at_once():
     scripted.answer = answer
     with serving(scripted) as address:
         server = Server(spec(address))
-        assert server.at_once_over(lambda n: server.complete([n])["text"], range(20)) == ["да"] * 20
+        assert server.map_concurrently(lambda n: server.complete([n])["text"], range(20)) == ["да"] * 20
     assert 2 <= max(most) <= 4
 
 

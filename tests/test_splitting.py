@@ -11,15 +11,12 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
-from sirius_helpers.categories import Category
 from sirius_helpers.errors import UserError
-from sirius_helpers.leaks import leak_groups, near_duplicates
-from sirius_helpers.reviews import normalised
-from sirius_helpers.runs import Run
-from sirius_helpers.splitting import (
-    PARTS,
-    TEST,
-    TRAIN,
+from sirius_helpers.files.categories import Category
+from sirius_helpers.files.leaks import leak_groups, near_duplicates
+from sirius_helpers.files.reviews import PARTS, TEST, TRAIN, normalised
+from sirius_helpers.files.runs import Run
+from sirius_helpers.split import (
     grouped_parts,
     joined,
     seed_parts,

@@ -11,14 +11,13 @@ import pytest
 import torch
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers.classifier import WEIGHTS, Classifier, new_model, save
+from sirius_helpers.encoder.classifier import WEIGHTS, Classifier, new_model, save
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal
-from sirius_helpers.labeling import label
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.reviews import read_reviews, write_csv
+from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.reviews import read_reviews, write_csv
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.settings import PROJECT, ModelSpec
 
 FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "eval", "exec", "compile", "__import__"}
 FORBIDDEN |= {"torch.load", "torch.hub", "np.load", "numpy.load", "pd.read_pickle", "yaml.load", "os.system"}
@@ -47,7 +46,7 @@ def test_the_search_finds_what_it_is_for(code):
 
 
 def test_nothing_in_package_and_notebook_reads_a_pickle_or_runs_text_as_code():
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").glob("*.py")}
+    sources = {str(path): path.read_text(encoding="utf-8") for path in (PROJECT / "sirius_helpers").rglob("*.py")}
     notebook = nbformat.read(PROJECT / "notebooks" / "sirius_pipeline.ipynb", as_version=4)
     sources["notebook"] = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert len(sources) > 30

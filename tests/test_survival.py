@@ -14,18 +14,18 @@ import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import __main__, locks, pictures
-from sirius_helpers.augmentation import augment
-from sirius_helpers.evaluation import evaluate
-from sirius_helpers.journal import Journal
-from sirius_helpers.labeling import label, review
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
-from sirius_helpers.profiles import t4
-from sirius_helpers.runs import Run, begin, digest
-from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers import __main__
+from sirius_helpers.augment import augment
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.runs import Run, begin, digest
+from sirius_helpers.label import label
+from sirius_helpers.predict import predict
+from sirius_helpers.review import review
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings, t4
+from sirius_helpers.show import pictures
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 
 @pytest.fixture(scope="module")
@@ -257,10 +257,8 @@ def test_make_run_beside_another_is_refused_also_between_two_stages(main_on, min
     """The first one's only cell starts the second, while no stage is at work."""
     code = (
         "import subprocess, sys, os\n"
-        "from sirius_helpers import locks\n"
-        "environment = {k: v for k, v in os.environ.items() if k != locks.SHARED}\n"
         f"command = [sys.executable, '-m', 'sirius_helpers', '--data', {str(mine.data)!r}, '--run', {mine.run!r}]\n"
-        f"environment['SIRIUS_CHECKPOINTS'] = {str(mine.checkpoints)!r}\n"
+        f"environment = os.environ | {{'SIRIUS_CHECKPOINTS': {str(mine.checkpoints)!r}}}\n"
         "second = subprocess.run(command, env=environment, capture_output=True, text=True)\n"
         "print(second.returncode, second.stderr)"
     )
@@ -269,4 +267,4 @@ def test_make_run_beside_another_is_refused_also_between_two_stages(main_on, min
     said = (mine.folder / "notebook.ipynb").read_text(encoding="utf-8")
     assert f"2 Error: {mine.folder} is in use: process {os.getpid()} on" in said
     assert Run(mine.folder).path("run.json").read_bytes() == memory
-    assert not list(mine.folder.glob(locks.NAMES))
+    assert not list(mine.folder.glob("*.lock"))

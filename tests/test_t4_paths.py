@@ -6,23 +6,23 @@ import pandas as pd
 import pytest
 from tiny_models import tiny_qwen2, tiny_roberta
 
-from sirius_helpers import profiles
-from sirius_helpers.augmentation import augment
-from sirius_helpers.evaluation import HUMAN, ORIGINAL, evaluate
-from sirius_helpers.journal import read_records
-from sirius_helpers.labeling import label, review
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.prediction import predict
-from sirius_helpers.runs import Run, begin
-from sirius_helpers.settings import Settings
-from sirius_helpers.splitting import split
-from sirius_helpers.training import train
+from sirius_helpers import settings as module
+from sirius_helpers.augment import augment
+from sirius_helpers.evaluate import HUMAN, ORIGINAL, evaluate
+from sirius_helpers.files.journal import read_records
+from sirius_helpers.files.runs import Run, begin
+from sirius_helpers.label import label
+from sirius_helpers.predict import predict
+from sirius_helpers.review import review
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.split import split
+from sirius_helpers.train import train
 
 
 @pytest.fixture
 def t4(tmp_path, data, monkeypatch):
     """The t4 profile as it is, with its three models exchanged for tiny ones, on the CPU."""
-    values = profiles.t4()
+    values = module.t4()
     for role, pair in (
         ("labeler", tiny_qwen2(hidden_size=64)),
         ("writer", tiny_qwen2(1)),
@@ -72,9 +72,9 @@ def test_every_stage_reuses_what_is_there(t4, monkeypatch):
         stage(t4)
     run = Run(t4.folder)
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != "run.json"}
-    for module in ("labelers", "augmentation"):
-        monkeypatch.setattr(f"sirius_helpers.{module}.causal_lm", lambda *_: pytest.fail("a model was loaded"))
-    monkeypatch.setattr("sirius_helpers.classifier.load_model", lambda *_: pytest.fail("a model was loaded"))
+    for name in ("llm.labelers", "augment"):
+        monkeypatch.setattr(f"sirius_helpers.{name}.causal_lm", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("sirius_helpers.encoder.classifier.load_model", lambda *_: pytest.fail("a model was loaded"))
     for stage in stages:
         stage(t4)
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.name != "run.json"} == before

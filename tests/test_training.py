@@ -8,16 +8,16 @@ import pytest
 import torch
 from tiny_models import tiny_roberta
 
-from sirius_helpers import trainer, training
-from sirius_helpers.baseline import Linear, fit_linear
-from sirius_helpers.calibration import fit_temperature
-from sirius_helpers.classifier import Classifier, new_model
+from sirius_helpers import train as training
+from sirius_helpers.encoder import trainer
+from sirius_helpers.encoder.baseline import Linear, fit_linear
+from sirius_helpers.encoder.calibration import fit_temperature
+from sirius_helpers.encoder.classifier import Classifier, new_model
+from sirius_helpers.encoder.trainer import class_weights, new_trainer
 from sirius_helpers.errors import UserError
-from sirius_helpers.models import ModelSpec
-from sirius_helpers.runs import Run
-from sirius_helpers.settings import Settings
-from sirius_helpers.trainer import class_weights, new_trainer
-from sirius_helpers.training import best_epoch, train
+from sirius_helpers.files.runs import Run
+from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.train import best_epoch, train
 
 
 @pytest.fixture

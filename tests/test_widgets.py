@@ -1,13 +1,12 @@
-import importlib.util
-
 import pandas as pd
 import pytest
 
-from sirius_helpers import widgets
+from sirius_helpers.augment import keep, reject
 from sirius_helpers.errors import UserError
-from sirius_helpers.journal import Journal
-from sirius_helpers.runs import Run
-from sirius_helpers.widgets import drop_downs, reject_buttons
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.runs import Run
+from sirius_helpers.show import widgets
+from sirius_helpers.show.widgets import correct_labels, drop_downs, reject_buttons
 
 NASTY = "<script>alert(1)</script> сапоги"
 ROWS = pd.DataFrame(
@@ -43,6 +42,10 @@ def lines(settings, rows=ROWS):
     return [line.children for line in drop_downs(settings, rows).children]
 
 
+def buttons(settings, reject=reject, keep=keep):
+    return [line.children for line in reject_buttons(settings, PAIRS, reject, keep).children]
+
+
 def test_each_row_has_its_text_escaped_and_the_categories_with_the_likeliest_first(settings):
     (choice, text, _), (other, *_) = lines(settings)
     assert "&lt;script&gt;" in text.value and "<script" not in text.value
@@ -76,6 +79,11 @@ def test_what_was_corrected_before_is_shown(labelled):
     assert [line[0].value for line in lines(labelled)] == ["обувь", "посуда"]
 
 
+def test_corrections_by_id_are_kept_and_drop_downs_shown_for_as_many_labels_as_asked_for(labelled):
+    assert correct_labels(labelled, {"b": "посуда"}, n=0) is None
+    assert "b,посуда" in (labelled.folder / "corrections.csv").read_text(encoding="utf-8")
+
+
 def test_a_correction_that_does_not_fit_is_named_with_its_row(labelled):
     corrections(labelled, "id,category\nb,обувь\na,мебель\n")
     with pytest.raises(UserError, match="corrections.csv, row 2: 'мебель' is not a category"):
@@ -103,17 +111,16 @@ def test_a_refused_correction_is_shown_beside_the_choice(settings, monkeypatch):
 
 
 def test_each_pair_has_a_button_and_both_texts_with_differing_words_marked(settings):
-    (button, text, said), (_, other, _) = [line.children for line in reject_buttons(settings, PAIRS).children]
+    (button, text, said), (_, other, _) = buttons(settings)
     assert (button.description, button.tooltip, said.value) == ("reject", "a~1", "")
     assert "&lt;<mark>script</mark>&gt;" in text.value and "сапоги <mark>жмут</mark>" in text.value
     assert "&lt;b&gt;посуда" in other.value
 
 
-def test_a_click_rejects_that_review_at_once_and_another_keeps_it(settings, monkeypatch):
+def test_a_click_rejects_that_review_at_once_and_another_keeps_it(settings):
     clicks = []
-    monkeypatch.setattr(widgets, "reject", lambda settings, name: clicks.append(("reject", name)))
-    monkeypatch.setattr(widgets, "keep", lambda settings, name: clicks.append(("keep", name)))
-    button, _, said = reject_buttons(settings, PAIRS).children[1].children
+    acts = [lambda _, name, what=what: clicks.append((what, name)) for what in ("reject", "keep")]
+    _, (button, _, said) = buttons(settings, *acts)
     button.click()
     assert (button.description, said.value) == ("keep", "rejected")
     button.click()
@@ -122,19 +129,18 @@ def test_a_click_rejects_that_review_at_once_and_another_keeps_it(settings, monk
 
 
 def test_a_rejection_that_fails_is_said_beside_the_button_and_can_be_tried_again(settings):
-    button, _, said = reject_buttons(settings, PAIRS).children[0].children
+    (button, _, said), _ = buttons(settings)
     button.click()
     assert said.value.startswith("Error: no synthetic review is called 'a~1'") and button.description == "reject"
 
 
 def test_without_the_widget_library_the_plain_calls_are_shown(settings, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "ipywidgets" else find(name))
+    monkeypatch.setattr(widgets, "ipywidgets", None)
     assert "correct(settings, &quot;its id&quot;" in drop_downs(settings, ROWS).html
-    html = reject_buttons(settings, PAIRS).html
+    html = reject_buttons(settings, PAIRS, reject, keep).html
     assert "reject(settings, &quot;its id&quot;" in html and "сапоги <mark>жмут</mark>" in html
 
 
 def test_no_rows_are_said_to_be_none(settings):
     assert "nothing to correct" in drop_downs(settings, ROWS.head(0)).html
-    assert "nothing to reject" in reject_buttons(settings, PAIRS.head(0)).html
+    assert "nothing to reject" in reject_buttons(settings, PAIRS.head(0), reject, keep).html

@@ -1,0 +1,197 @@
+"""Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
+
+Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
+`rejected.jsonl` (every refused attempt with its reason). No text that the judge, the category check or a person
+refused is kept, nor a near-duplicate of one, also for another original.
+
+    kept = augment(settings)               # stage "augment"
+    reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another
+    keep(settings, "3f2a90b1c7d4~2")       # after all it may
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import pandas as pd
+
+from .errors import UserError
+from .files.categories import read_categories
+from .files.journal import Journal, fingerprint, read_records
+from .files.lock import run_lock
+from .files.runs import Run, digest, pinned
+from .files.tables import records_of
+from .kinds import Json, JsonView
+from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
+from .llm.judge import control_file, read_control
+from .llm.labelers import labeler_fingerprint, second_look
+from .llm.quotas import Wanted, plan
+from .loaders import causal_lm
+from .prompts import template_for
+from .review import review
+from .settings import Settings
+
+FILES = ("synthetic.jsonl", "rejected.jsonl")
+
+
+def augment(settings: Settings) -> pd.DataFrame:
+    """Stage "augment": fill the quota; finished attempts are not made again."""
+    run, settings = Run(settings.folder), _pinned(settings)
+    labels = review(settings)  # with the latest corrections
+    wanted = plan(labels, settings.max_synthetic)
+    writer_mark = fingerprint("augment", *_identity(settings))
+    items = [(item.key, item.category, item.original) for item in wanted]
+    control = digest(control_file(settings.data))
+    mark = fingerprint(writer_mark, items, settings.max_attempts, control)
+    if run.is_finished("augment", mark):
+        print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
+        return read_synthetic(run)
+    with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
+        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), control))
+        kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
+        if kept.set_aside:
+            print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
+        categories = {item.key: item.category for item in wanted}
+        for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
+            current = [r for r in journal.records if categories.get(key_of(r)) == r["category"]]
+            if len(current) < len(journal.records) or not journal.path.exists():
+                journal.replace(current)
+        _drop_refused(kept, refused)
+        stop_if_hopeless(wanted, kept, refused, settings)
+        if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
+            with (
+                causal_lm(settings.writer, settings.device) as (model, tokenizer),
+                _second_look(settings) as look,
+            ):
+                writer = Writer(model, tokenizer, settings, look)
+                if not judged.records:
+                    texts = read_control(settings.data)
+                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
+                fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+        facts["revision"] = settings.writer.revision
+    return read_synthetic(run)
+
+
+def read_synthetic(run: Run) -> pd.DataFrame:
+    """The kept texts: columns id, source_id, copy, attempt, category, text, original, p_yes."""
+    return _named(read_records(run.need("synthetic.jsonl")))
+
+
+def read_refused(run: Run) -> pd.DataFrame:
+    """The refused attempts: the columns of the kept ones without id, and reason."""
+    return pd.DataFrame(read_records(run.need("rejected.jsonl")), columns=[*COLUMNS, "reason"])
+
+
+def read_judged(run: Run) -> pd.DataFrame:
+    """The control texts: columns text, is_review, p_yes."""
+    return pd.DataFrame(read_records(run.need("judge.jsonl")))
+
+
+def reject(settings: Settings, *ids: str) -> pd.DataFrame:
+    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
+
+    UserError for a name that no kept text has, and for texts written under other settings than these.
+    """
+    with _by_hand(settings) as (kept, refused):
+        by_id = {_id_of(record): record for record in kept.records}
+        _all_known(ids, by_id, "no synthetic review is called {}; see the column id of the pairs.")
+        refused.append({k: by_id[name][k] for k in COLUMNS} | {"reason": BY_HAND} for name in dict.fromkeys(ids))
+        _drop_refused(kept, refused)
+        return _named(kept.records)
+
+
+def keep(settings: Settings, *ids: str) -> pd.DataFrame:
+    """Take rejections back, as long as `augment` wrote nothing in their place. Returns what is kept then.
+
+    UserError for a name that was not rejected by hand, and where another text stands in its place.
+    """
+    with _by_hand(settings) as (kept, refused):
+        by_id = {_id_of(record): record for record in refused.records if record["reason"] == BY_HAND}
+        _all_known(ids, by_id, "{} was not rejected by hand.")
+        again = [name for name in map(_id_of, kept.records) if name in ids]
+        if again:
+            raise UserError(f"{', '.join(again)}: another text was written in its place since; look at that one.")
+        back = [by_id[name] for name in dict.fromkeys(ids)]
+        # In this order: after a kill in between the texts are still rejected.
+        kept.append({k: record[k] for k in COLUMNS} for record in back)
+        refused.replace([record for record in refused.records if record not in back])
+        return _named(kept.records)
+
+
+@contextmanager
+def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
+    """The kept and the refused texts for a person's choice, while no stage is at work on them."""
+    run, mark = Run(settings.folder), fingerprint("augment", *_identity(_pinned(settings)))
+    with run_lock(run.folder):
+        if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
+            raise UserError(
+                f"the texts in {run.folder} were written under other settings: model, prompt, seed, sampling or a "
+                "threshold changed since. Take those back to reject one of these texts, or run the stage 'augment' "
+                "first: it sets them aside and writes others."
+            )
+        kept, refused = (Journal(run.path(name), mark) for name in FILES)
+        yield kept, refused
+
+
+def _all_known(ids: Sequence[str], known: Mapping[str, Json], message: str) -> None:
+    unknown = [name for name in ids if name not in known]
+    if unknown:
+        raise UserError(message.format(", ".join(map(repr, unknown))))
+
+
+def _id_of(record: JsonView) -> str:
+    """What a synthetic review is called: its original's id and its number."""
+    return f"{record['source_id']}~{record['copy']}"
+
+
+def _named(records: list[Json]) -> pd.DataFrame:
+    table = pd.DataFrame(records, columns=COLUMNS)
+    return table.assign(id=list(map(_id_of, records)))
+
+
+def _drop_refused(kept: Journal, refused: Journal) -> None:
+    """A text is refused before it leaves the kept ones, so that a kill in between does not bring it back."""
+    gone = set(map(attempt_of, refused.records))
+    left = [r for r in kept.records if attempt_of(r) not in gone]
+    if len(left) < len(kept.records):
+        kept.replace(left)
+
+
+def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
+    """How many items lack an attempt."""
+    allowed = attempts_allowed(kept, refused, max_attempts)
+    tries = Counter(map(key_of, kept.records + refused.records))
+    return sum(tries[item.key] < allowed(item) for item in wanted)
+
+
+def _pinned(settings: Settings) -> Settings:
+    return pinned(settings, "writer", *["labeler"] * settings.category_check)
+
+
+def _identity(settings: Settings) -> list[object]:
+    """Everything a synthetic review depends on beside its original."""
+    chat = settings.writer.chat
+    check = [labeler_fingerprint(settings, read_categories(settings.data))] if settings.category_check else []
+    return [
+        settings.writer.identity,
+        template_for("paraphrase", chat, settings.prompts).identity,
+        settings.seed,
+        [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
+        [_judge_identity(settings), settings.judge_draws],
+        [settings.min_chars, settings.min_length_ratio, settings.max_length_ratio, settings.length_slack],
+        [settings.min_cyrillic, settings.max_repeated, settings.leak_words, settings.max_copy_similarity],
+        *check,
+    ]
+
+
+def _second_look(settings: Settings) -> AbstractContextManager[Callable[[Sequence[str]], list[str]] | None]:
+    """Who is asked whether a text still has its original's category; nobody where the settings don't want it."""
+    return second_look(settings, read_categories(settings.data)) if settings.category_check else nullcontext()
+
+
+def _judge_identity(settings: Settings) -> list[object]:
+    """Everything the judge's probability of a text depends on."""
+    template = template_for("judge", settings.writer.chat, settings.prompts)
+    return [settings.writer.identity, template.identity, settings.judge_temperature, settings.prior_correction]

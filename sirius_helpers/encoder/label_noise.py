@@ -1,0 +1,96 @@
+"""Which labels are most doubtful: a model that never saw a review is asked whether it agrees with its label.
+
+Knows embeddings and labels; the labels may come from anywhere.
+
+    rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..files.leaks import leak_groups
+from ..settings import Settings
+from .baseline import fit_linear
+
+COLUMNS = ["id", "text", "category", "suggested", "doubt"]
+
+
+def doubtful_labels(
+    originals: pd.DataFrame, vectors: np.ndarray, labels: Sequence[str], settings: Settings
+) -> pd.DataFrame:
+    """Reviews whose label is likely wrong, the most doubtful first.
+
+    `originals` have text, category and source_id, `vectors` are their embeddings. Returns id, text, category,
+    suggested and doubt: the probability, 0 to 1, that the model leaves to other categories than the given one.
+
+    Measured on 1,818 reviews, the labels of 5 % exchanged at random, over six draws: 89 % of those are listed, and of
+    the first 20 rows they make up 87 % (75 % where the suggestion's lead ranks the rows). A labeler's systematic
+    errors are harder, because the model learns them too: 25 % of 240 few-shot labels are wrong, and 52 % of the listed.
+    """
+    groups = leak_groups(originals, settings.near_duplicate)
+    rows = out_of_fold(vectors, originals["category"], groups, labels, settings.baseline_c, settings.seed)
+    given = np.array([list(labels).index(name) for name in originals["category"]])
+    suggested = confident_suggestions(rows, given)
+    table = originals.rename(columns={"source_id": "id"}).assign(
+        suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
+    )
+    doubtful: pd.DataFrame = table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])
+    return doubtful[COLUMNS].round(3)
+
+
+def out_of_fold(
+    vectors: np.ndarray,
+    categories: Iterable[str],
+    groups: np.ndarray,
+    labels: Sequence[str],
+    c: float,
+    seed: int,
+    folds: int = 5,
+) -> np.ndarray:
+    """Probabilities, (rows, labels), of the linear baseline fitted on the other folds.
+
+    Folds keep groups whole, so that no near-duplicate vouches for a label. Where no other fold holds a row's category
+    there is nothing to ask: its label gets probability 1.
+    """
+    given = np.array([*categories], dtype=object)
+    rows: np.ndarray = (given[:, None] == np.array([*labels], dtype=object)).astype(float)
+    fold = _folds(given, groups, folds, seed)
+    for number in range(folds):
+        learned = fold != number
+        asked = ~learned & np.isin(given, given[learned])
+        if asked.any() and len(set(given[learned])) > 1:
+            rows[asked] = fit_linear(vectors[learned], given[learned], labels, c)(vectors[asked])
+    return rows
+
+
+def _folds(categories: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """A fold for each row: the groups of a category, in random order, are dealt out in turn."""
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(categories[first][order].astype(str), kind="stable")]
+    fold = np.empty(len(names), dtype=int)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[member]
+
+
+def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """For each row the category it probably belongs to: another than the given one only with confidence.
+
+    Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068, section 3.1): a category's threshold is
+    the mean probability that it gets on the rows labelled so, and a row counts for the most probable category whose
+    threshold it reaches. Thresholds of one's own make up for categories the model is never sure of. Such a category
+    may have so low a threshold that unlikely rows reach it, hence one more condition: it must be more probable than
+    the given one.
+    """
+    every = np.arange(len(given))
+    thresholds = [
+        probabilities[given == label, label].mean() if (given == label).any() else np.inf
+        for label in range(probabilities.shape[1])
+    ]
+    reached = np.where(probabilities >= thresholds, probabilities, 0)
+    best = reached.argmax(axis=1)
+    return np.where(reached[every, best] > probabilities[every, given], best, given)

@@ -1,0 +1,161 @@
+"""The Trainer with our loss, scores, bar and choice of checkpoint. Knows rows as tokens; not where they come from.
+
+trainer = new_trainer(model, tokenizer, {"train": rows, "validation": rows}, weights, folder, settings)
+history = history_of(trainer.state)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from sklearn.metrics import f1_score
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from ..files.reviews import TRAIN, VALIDATION
+from ..kinds import Json, Tokenizer
+from ..models.batching import progress
+from ..settings import Settings, compute_dtype
+
+HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
+GROUPED: Json = {"train_sampling_strategy": "group_by_length"}  # texts of like lengths share a batch
+if not hasattr(TrainingArguments, "train_sampling_strategy"):
+    GROUPED = {"group_by_length": True}  # its name before transformers 5.2
+SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
+
+
+def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
+    """(labels,) weights: inverse frequency to a power, with a mean of 1 over the rows; 0 for an absent label."""
+    counts = categories.value_counts().reindex(labels, fill_value=0).to_numpy(dtype=float)
+    weights = np.where(counts > 0, 1 / np.maximum(counts, 1) ** power, 0)
+    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """A batch's share of the mean cross-entropy over a step's rows, as the Trainer calls it, where the outputs lie.
+
+    The Trainer adds up what the accumulated batches of a step give.
+    """
+    entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing)
+
+    def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
+        return mean * len(target) / num_items_in_batch
+
+    return loss
+
+
+def new_trainer(
+    model: PeftModel,
+    tokenizer: Tokenizer,
+    sets: dict[str, list[Json]],
+    weights: torch.Tensor,
+    work: Path,
+    settings: Settings,
+) -> Trainer:
+    """A Trainer over the rows of both parts, as token ids and labels' numbers; checkpoints go to `work`."""
+    steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
+    dtype = compute_dtype(settings.device)
+    processes = PartialState(cpu=settings.device == "cpu").num_processes  # 1, unless several were launched
+
+    def scores(prediction: EvalPrediction) -> dict[str, float]:
+        guess = np.asarray(prediction.predictions).argmax(-1)
+        found = {
+            f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
+            for kind in ("weighted", "macro")
+        }
+        done = trainer.state.epoch / settings.epochs
+        # Until settled the later epoch counts as the better one: it is not kept later, and patience is not used up.
+        return found | {"choice": found["weighted_f1"] if done > SETTLED else done - 1}
+
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size // processes,
+        per_device_eval_batch_size=4 * settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.warmup_share * steps),
+        **GROUPED,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # or patience would begin anew after a kill
+        metric_for_best_model="choice",
+        fp16=dtype == torch.float16,
+        bf16=dtype == torch.bfloat16,
+        use_cpu=settings.device == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_pin_memory=settings.device == "cuda",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    arguments._n_gpu = 1  # this process's: the Trainer would split, and multiply, its batches over all that are visible
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=sets[TRAIN],
+        eval_dataset=sets[VALIDATION],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_loss_func=weighted_loss(weights, settings.label_smoothing),
+        compute_metrics=scores,
+        callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
+    )
+    trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
+    return trainer
+
+
+class _Bar(TrainerCallback):
+    """Our own progress bar in place of the Trainer's log lines."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar = progress(self.steps, "train")
+        self.bar.update(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar.update(1)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any) -> None:
+        self.bar.set_postfix_str(f"weighted F1 {found['metrics']['eval_weighted_f1']:.3f}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar.total = state.global_step  # early stopping leaves steps undone
+        self.bar.refresh()
+        self.bar.close()
+
+
+def history_of(state: TrainerState) -> pd.DataFrame:
+    """A row an epoch: the training loss, the validation scores, and whether its weights were kept."""
+    rows: dict[float, Json] = {}
+    for entry in state.log_history:
+        row = rows.setdefault(round(entry["epoch"], 3), {})
+        row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
+        if "eval_loss" in entry:
+            row |= {"validation_loss": entry["eval_loss"], "kept": entry["step"] == state.best_global_step}
+            row |= {name: entry[f"eval_{name}"] for name in ("weighted_f1", "macro_f1")}
+    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)

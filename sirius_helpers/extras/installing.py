@@ -1,0 +1,64 @@
+"""The installation on Colab: what is missing is added, and the machine's own PyTorch stays.
+
+Runs before the requirements are there, so it needs the standard library only.
+
+    install(Path("sirius"))                # a checkout of this project
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution, distributions, version
+from pathlib import Path
+
+OLDEST_TORCHAO = "0.16.0"  # beside an older one peft refuses to make adapters; nothing here uses it
+
+
+def install(home: Path) -> None:
+    """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
+    before = {found.metadata["Name"]: found.version for found in distributions()}
+    _pip("install", *wanted(home))
+    from packaging.version import Version  # by now a requirement has brought it
+
+    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version(OLDEST_TORCHAO):
+        print(f"torchao {version('torchao')} is taken out: peft refuses to work beside it, and nothing here uses it.")
+        _pip("uninstall", "-y", "torchao")
+    if replaced := replaced_in_use(before):
+        raise SystemExit(
+            f"{', '.join(replaced)} was in use when it was upgraded. Restart the runtime (Runtime → Restart session), "
+            "then run all cells again."
+        )
+
+
+def wanted(home: Path) -> list[str]:
+    """What pip is asked for: without a GPU also the small models; and this machine's torch as it is."""
+    arguments = ["-r", str(home / "requirements.txt")]
+    if not shutil.which("nvidia-smi"):
+        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
+    if importlib.util.find_spec("torch"):
+        pinned = home / "torch-as-installed.txt"
+        pinned.write_text(f"torch=={version('torch')}\n")
+        arguments += ["-c", str(pinned)]
+    return arguments
+
+
+def replaced_in_use(before: dict[str, str]) -> list[str]:
+    """Packages with another version than `before` (name -> version) of which this process has modules loaded."""
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    importlib.invalidate_caches()
+    changed = {
+        name for found in distributions() if before.get(name := found.metadata["Name"], found.version) != found.version
+    }
+    return sorted(
+        name for name in changed if any(str(file.locate()) in loaded for file in distribution(name).files or ())
+    )
+
+
+def _pip(command: str, *arguments: str) -> None:
+    pip = subprocess.run([sys.executable, "-m", "pip", command, "-q", *arguments], capture_output=True, text=True)
+    if pip.returncode:
+        raise SystemExit(f"The installation failed; mend what pip says and run this cell again.\n{pip.stderr}")

@@ -1,0 +1,126 @@
+"""The taxonomy: labels, what they mean and how reviews in them sound.
+
+A data folder brings either `categories.toml` (label, description, examples, aliases) or a plain `categories.txt` (one
+label per line), whose labels take description and examples from the package's own categories.toml where it has them.
+
+    taxonomy = read_categories(settings.data)
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+from ..errors import UserError
+from ..settings import BUNDLED
+from .decoding import read_toml, read_utf8
+
+Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One allowed answer."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    label: Trimmed
+    description: Trimmed = ""
+    examples: tuple[str, ...] = ()  # short phrases in the voice of a review
+    aliases: tuple[str, ...] = ()  # other names under which imported labels may file it
+
+
+_CONTENT = TypeAdapter(dict[Literal["category"], list[Category]])
+
+
+def read_categories(folder: Path) -> list[Category]:
+    """The taxonomy of a data folder, in the file's order."""
+    path = _file_of(folder)
+    if path.suffix == ".toml":
+        taxonomy = _read_toml(path)
+    else:
+        known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
+        labels = [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
+        taxonomy = [known.get(label, Category(label)) for label in labels]
+    if len(taxonomy) < 2:
+        raise UserError(f"{path} lists {len(taxonomy)} categories; a classifier needs at least two.")
+    names = [name for category in taxonomy for name in (category.label, *category.aliases)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not all(names):
+        raise UserError(f"{path}: these names are empty or stand twice: {twice or ['(empty)']}; keep one of each.")
+    return taxonomy
+
+
+def labels_of(taxonomy: list[Category]) -> list[str]:
+    """The allowed labels, in order."""
+    return [category.label for category in taxonomy]
+
+
+def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
+    """Every label and alias -> label."""
+    return {name: category.label for category in taxonomy for name in (category.label, *category.aliases)}
+
+
+def label_named(name: str, names: dict[str, str], place: str) -> str:
+    """The label that a name of `by_any_name` stands for; `place` begins the complaint about another."""
+    if name not in names:
+        allowed = ", ".join(name for name, label in names.items() if name == label)
+        raise UserError(
+            f"{place}: {name!r} is not a category; allowed are {allowed}. "
+            "Correct it, or name it under aliases of a category in categories.toml."
+        )
+    return names[name]
+
+
+def phrases(taxonomy: list[Category]) -> list[tuple[str, str]]:
+    """What the categories say of themselves: each example and description with its label."""
+    return [(text, c.label) for c in taxonomy for text in (*c.examples, c.description) if text]
+
+
+def need_examples(taxonomy: list[Category], folder: Path) -> None:
+    """Refuse a data folder's taxonomy where the few-shot labeler would have nothing to learn a category from."""
+    if without := [category.label for category in taxonomy if not category.examples]:
+        raise UserError(
+            f"{_file_of(folder)}: the few-shot labeler has no example phrases for: {', '.join(without)}. Write a "
+            'categories.toml with examples = ["…", …] (about seven per category) into the data folder, or import '
+            "labels with LABELS."
+        )
+
+
+def label_variables(taxonomy: list[Category], user: str, shots: int = 2) -> dict[str, str]:
+    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category).
+
+    An example looks as the prompt's own question does: `user` with the phrase as $review, and the answer after it.
+    """
+    lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
+    chosen = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
+    question = string.Template(user)
+    examples = "\n\n".join(f"{question.safe_substitute(review=text)} {name}" for text, name in chosen)
+    return {"categories": "\n".join(lines), "examples": examples}
+
+
+def _file_of(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; correct DATA.")
+    path = next((path for path in (folder / "categories.toml", folder / "categories.txt") if path.exists()), None)
+    if path is None:
+        raise UserError(
+            f"{folder} has neither categories.toml nor categories.txt; "
+            f"write one label per line into categories.txt, or copy {BUNDLED / 'categories.toml'} and change it."
+        )
+    return path
+
+
+def _read_toml(path: Path) -> list[Category]:
+    try:
+        return _CONTENT.validate_python(read_toml(path)).get("category", [])
+    except ValidationError as error:
+        wrong = [f"{' '.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        raise UserError(
+            f'{path}: {"; ".join(wrong)}. Every [[category]] needs label = "…"; description is text, examples and '
+            'aliases are lists of texts, such as ["…", "…"]; there is nothing else.'
+        ) from None

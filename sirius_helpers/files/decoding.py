@@ -1,0 +1,122 @@
+"""The bytes of a text file to text: UTF-8, UTF-16 with its mark, or Windows-1251 where that is certain.
+
+What no text can be (a workbook, an archive, a web page) and text that was spoilt earlier are refused by name, because
+wrong letters that nobody notices are worse than no answer. Knows nothing of columns.
+
+    text, notes = read_text(Path("train.csv"))             # notes: what was not plain UTF-8
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import tomllib
+from pathlib import Path
+
+from ..errors import UserError
+from ..kinds import Json
+
+RIVALS = ("koi8-r", "cp866", "mac-cyrillic")  # never read, but what is Russian in one of them too is not certain
+NOT_TEXT = {
+    b"PK\x03\x04": ("an Excel workbook or another zip archive", "open it and save the sheet as 'CSV UTF-8'"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "open it and save the sheet as 'CSV UTF-8'"),
+    b"\x1f\x8b": ("a gzip archive", "unpack it"),
+    b"version https://git-lfs": ("a Git LFS pointer and not the file itself", "run 'git lfs pull'"),
+    b"<": ("a web page (HTML or XML)", "download the file itself again"),
+    **dict.fromkeys((b"{", b"["), ("JSON", "save its records as CSV")),
+}
+SAVE_AGAIN = "open it in the program that made it and save it as 'CSV UTF-8'"
+
+# A word holds letters and whatever else lies beyond ASCII, except the marks of Russian typography.
+_WORD = re.compile(r"[A-Za-z]*[^\x00-\x7f\xa0«»„“”‘’–—…№°](?:[A-Za-z]|[^\x00-\x7f\xa0«»„“”‘’–—…№°])*")
+_RUSSIAN = re.compile(r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+")
+# UTF-8 that was once read as Windows-1251 or -1252: each letter became one of these four and a rare character.
+_SPOILT = re.compile(r"(?:[РСÐÑ][^\x00-\x7fА-Яа-я]){4,}")
+
+
+def read_text(path: Path) -> tuple[str, list[str]]:
+    """The text of a file, without NUL characters, and a note on each thing that was not as it should be."""
+    text, encoding = _decoded(path, _read_bytes(path))
+    notes = [f"read as {encoding}"] * (encoding != "utf-8")
+    if nuls := text.count("\0"):
+        if nuls > len(text) / 20:
+            raise UserError(f"{path} is a binary file, or UTF-16 without a byte order mark; {SAVE_AGAIN}.")
+        notes.append(f"NUL characters removed: {nuls}")
+    if spoilt := _SPOILT.search(text):  # a few such reviews stand in real files, as their writers sent them
+        line = text.count("\n", 0, spoilt.start()) + 1
+        if sum(map(len, _SPOILT.findall(text))) > len(text) / 10:
+            raise UserError(
+                f"{path}, line {line}: {spoilt.group()[:20]!r} is UTF-8 that was once read in a wrong encoding; "
+                "export the file from its source again, as 'CSV UTF-8'."
+            )
+        notes.append(f"letters spoilt by a wrong encoding kept as they are (first in line {line})")
+    return text.replace("\0", ""), notes
+
+
+def read_utf8(path: Path) -> str:
+    """A UTF-8 text; a byte order mark at its start is left out."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+
+
+def read_toml(path: Path) -> Json:
+    """The content of a TOML file; a UserError names the place in it that is wrong."""
+    try:
+        return tomllib.loads(read_utf8(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from None
+
+
+def reads_as_russian(text: str) -> bool:
+    """Whether the text, ASCII aside, is plainly Russian: words in letters of one case, in the usual proportions.
+
+    The ten commonest letters make up 63 % of Russian, and about a third of Russian read in a wrong encoding.
+    """
+    words = _WORD.findall(text)
+    russian = "".join(word for word in words if _RUSSIAN.fullmatch(word)).lower()
+    alien = sum(map(len, words)) - len(russian)
+    common = sum(russian.count(letter) for letter in "оеаинтсрвл")
+    return len(russian) >= 40 and alien < 0.05 * len(russian) and common > 0.5 * len(russian)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, and a CSV file is needed.") from None
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to a file that does not exist; put the file itself there.") from None
+        raise UserError(f"{path} does not exist; put the file there, or correct DATA (or LABELS).") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct its permissions or copy it anew.") from None
+    for start, (kind, remedy) in NOT_TEXT.items():
+        if data[:1_000].lstrip().startswith(start):
+            raise UserError(f"{path} is {kind}, and a CSV file is needed; {remedy}.")
+    return data
+
+
+def _decoded(path: Path, data: bytes) -> tuple[str, str]:
+    """The text, and the encoding that gave it."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    try:
+        return data.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+    if encoding == "utf-16":
+        raise UserError(f"{path} begins as UTF-16 and is damaged in line {line}; {SAVE_AGAIN}.")
+    text = data.decode("cp1251", "replace")
+    if "\ufffd" in text or not reads_as_russian(text) or _SPOILT.search(text) or _has_a_rival(text[:100_000]):
+        raise UserError(f"{path} is not UTF-8 (line {line}), and no other encoding is certain; {SAVE_AGAIN}.")
+    return text, "cp1251"
+
+
+def _has_a_rival(text: str) -> bool:
+    """Whether the bytes behind a Windows-1251 text are another Russian text in another encoding.
+
+    Measured on 20,994 files of 1 to 100 real reviews in each of five encodings, as they were, in lower case and in
+    capitals: none was read as other letters; of those in Windows-1251 with ten reviews 4 in 1,000 were refused.
+    """
+    return any(map(reads_as_russian, {text.encode("cp1251").decode(name) for name in RIVALS} - {text}))

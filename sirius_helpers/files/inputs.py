@@ -1,0 +1,110 @@
+"""Everything a user can get wrong in the input files and in naming models, checked before any weights are loaded.
+
+summary = check_inputs(settings)       # a table: file, rows, what it is
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from ..encoder.embedding import MAX_TOKENS
+from ..errors import UserError
+from ..llm.judge import FILE as CONTROL
+from ..llm.judge import read_control
+from ..llm.tokens import PromptTokens
+from ..loaders import load_config, load_model, load_tokenizer, skeleton
+from ..models.checks import check_layers, check_positions
+from ..prompts import CHAT, one_line, read_prompts, split_prompt, template_for
+from ..prompts import FILE as PROMPTS
+from ..settings import CAUSAL_LM, ENCODER, ModelSpec, Settings
+from .categories import Category, label_variables, labels_of, need_examples, read_categories
+from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
+
+
+def check_inputs(settings: Settings) -> pd.DataFrame:
+    """Read every input once; the first thing wrong raises a UserError that says what to do."""
+    folder = settings.data
+    taxonomy, reviews = read_categories(folder), read_reviews(folder / "train.csv")
+    rows = [
+        ("train.csv", len(reviews), "reviews to label and learn from"),
+        ("test.csv", len(read_texts(folder / "test.csv")), "reviews to classify"),
+        ("categories", len(taxonomy), ", ".join(labels_of(taxonomy))),
+    ]
+    if settings.labels:
+        rows.append((settings.labels.name, len(read_labelled(settings.labels, taxonomy)), "ready-made labels"))
+    if (human := folder / "human_labels.csv").exists():
+        rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
+    control = read_control(folder)  # the package's own, where the folder brings none
+    if (folder / CONTROL).exists():
+        rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
+    if (path := settings.folder / CORRECTIONS).exists():
+        rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
+    labels_here = settings.category_check or not settings.labels
+    if settings.labeler_kind == "few-shot" and labels_here:
+        need_examples(taxonomy, folder)
+    _check_prompts(settings, taxonomy)
+    longest = one_line(max(reviews["text"], key=len))[: settings.max_review_chars]
+    _check_writing(settings.writer, ("paraphrase", "judge"), settings, taxonomy, longest)
+    if labels_here and settings.labeler_kind == "llm":
+        _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
+    elif labels_here:
+        _check_reading(settings.labeler, MAX_TOKENS)
+    base = _check_reading(settings.classifier, settings.max_tokens)
+    check_layers(settings.classifier.name, base, settings.lora_targets)
+    return pd.DataFrame(rows, columns=["file", "rows", "what"])
+
+
+def _check_reading(spec: ModelSpec, max_tokens: int) -> PreTrainedModel:
+    """What configuration and tokenizer tell of an encoder, and the names of its weights where they lie in a folder.
+
+    Returns it without its weights.
+    """
+    load_config(spec, causal=False)
+    if spec.name != ENCODER:
+        load_tokenizer(spec)
+    model = load_model(AutoModel, spec, "meta") if Path(spec.name).is_dir() else skeleton(AutoModel, spec)
+    check_positions(spec.name, model, max_tokens)
+    return model
+
+
+def _check_writing(
+    spec: ModelSpec, prompts: tuple[str, ...], settings: Settings, taxonomy: list[Category], longest: str
+) -> None:
+    """The same of a language model, which gets its prompts with the longest review here, as the stages put them."""
+    if spec.name == CAUSAL_LM and not spec.chat:
+        return  # known, and its tokenizer takes seconds
+    config = None if spec.server else load_config(spec, causal=True).get_text_config()
+    room = getattr(config, "max_position_embeddings", None) or math.inf
+    tokenizer = load_tokenizer(spec)
+    for name in prompts:
+        template = template_for(name, spec.chat, settings.prompts)
+        values = label_variables(taxonomy, template.user) if name == "label" else {}
+        prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
+        shared, rest = PromptTokens(tokenizer, prefix, tail).with_text(longest)
+        needed = shared + len(rest) + settings.max_new_tokens
+        if needed > room:
+            raise UserError(
+                f"{spec.name} has room for {room} tokens; prompt {name!r}, the longest review and an answer take "
+                f"{needed}. Lower max_review_chars or max_new_tokens, or choose another model."
+            )
+    if "</think" in tail:
+        print(f"{spec.name}: asked to answer without thinking first")
+    if not spec.server and Path(spec.name).is_dir():
+        load_model(AutoModelForCausalLM, spec, "meta")
+
+
+def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
+    """Fill each prompt for the model that it is for: a broken one shows here rather than after a download."""
+    for name in CHAT:
+        spec = settings.labeler if name == "label" else settings.writer
+        try:
+            template = template_for(name, spec.chat, settings.prompts)
+            template.fill(**(label_variables(taxonomy, template.user) if name == "label" else {}), review="")
+        except UserError as error:
+            file = settings.data / PROMPTS
+            places = [str(file)] * file.exists() + ["CHANGES"] * (settings.prompts != read_prompts(settings.data))
+            raise UserError(f"{' or '.join(places)}: {error}") from None

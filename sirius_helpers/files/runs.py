@@ -1,0 +1,274 @@
+"""A run's folder: which stage makes which file, and which stages are up to date.
+
+`run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint, its
+files' hashes, its time and the process's peak memory so far. A stage is written there last, so an entry means
+"complete".
+
+    run = Run(settings.folder)
+    path = run.need("labels.csv")          # a missing file names the stage that makes it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..errors import UserError
+from ..kinds import Json
+from ..models import hub
+from ..settings import ModelSpec, Settings
+from .journal import write_atomically, writing
+from .lock import run_lock
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
+
+WRITES = {
+    "label": ("labels.jsonl",),
+    "review": ("labels.csv",),
+    "augment": ("judge.jsonl", "synthetic.jsonl", "rejected.jsonl"),
+    "split": ("split.csv",),
+    "train": ("adapter", "history.csv"),
+    "evaluate": ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report"),
+    "predict": ("predictions.csv", "submission.csv"),
+}
+MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
+# What each stage reads of the run. "augment" is not here: each of its texts says for which review and category it was
+# written, and "split" takes those that still fit.
+READS = {
+    "review": ("labels.jsonl", "corrections.csv"),
+    "split": ("labels.csv", "synthetic.jsonl"),
+    "train": ("split.csv",),
+    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
+    "predict": ("adapter",),
+}
+LAST_USE = {"labeler": "label", "writer": "augment", "classifier": "predict"}  # role -> stage that uses it last
+READ_AGAIN = {file for files in READS.values() for file in files}
+
+
+class Run:
+    """The files of one run under `checkpoints/<run>/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the run lies, whether it is there or not."""
+        return self.folder / name
+
+    def need(self, name: str) -> Path:
+        """Path of a file an earlier stage made, as that stage left it, and no older than what it was made from."""
+        path, stage = self.path(name), MADE_BY[name]
+        if not path.exists():
+            raise UserError(f"{path} is missing; run the stage '{stage}' first: it makes this file.")
+        written = self.memory["stages"].get(stage, {}).get("files", {})
+        if name in written and written[name] != digest(path):
+            raise UserError(
+                f"{path} is not what the stage '{stage}' writes when it finishes: the stage was stopped, or the file "
+                f"was changed or damaged since. Run the stage '{stage}' again."
+            )
+        if outdated := self._outdated(name):
+            why, stages = outdated
+            again = [s for s in stages if s != "review"] or stages  # the stages after it bring labels.csv up to date
+            raise UserError(f"{self.folder}: {why}; run {', then '.join(map(repr, again))} again.")
+        return path
+
+    def _outdated(self, name: str) -> tuple[str, list[str]] | None:
+        """Which file is older than what it was made from, and the stages, in their order, that make `name` anew.
+
+        What a stage goes on with is followed back to the beginning. What is there to be looked at, such as
+        `errors.csv`, stays so while corrections wait.
+        """
+        if (stage := MADE_BY.get(name)) is None:
+            return None
+        for source, then in self.memory["stages"].get(stage, {}).get("read", {}).items():
+            now = digest(self.path(source))
+            if now != then and (now or source not in MADE_BY):  # one that is gone is no newer one
+                return f"{name} was made from an older {source}", [stage]
+            if name in READ_AGAIN and (outdated := self._outdated(source)):
+                return outdated[0], [*outdated[1], stage]
+        return None
+
+    @property
+    def memory(self) -> Json:
+        """Content of run.json; a damaged one is set aside, and finished stages are then done again."""
+        path = self.path("run.json")
+        try:
+            memory: Json = json.loads(path.read_bytes())
+            return memory | {"stages": dict(memory["stages"])}
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError):
+            damaged = path.with_name("run.json.damaged")
+            path.replace(damaged)
+            print(f"{path} was damaged; it is set aside as {damaged.name}, and its stages are done again.")
+        return {"stages": {}}
+
+    def remember(self, **facts: object) -> None:
+        """Add facts to run.json."""
+        with run_lock(self.folder):
+            text = json.dumps(self.memory | facts, ensure_ascii=False, indent=2, default=str)
+            write_atomically(self.path("run.json"), text.encode())
+
+    def is_finished(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was completed under this fingerprint and its files are still what it wrote."""
+        entry = self.memory["stages"].get(stage)
+        return (
+            entry is not None
+            and entry["fingerprint"] == fingerprint
+            and all(digest(self.path(name)) == value for name, value in entry["files"].items())
+        )
+
+    @contextmanager
+    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
+        """Time a stage and, when its block ends well, record it with its files' hashes.
+
+        Those are the files that it wrote and, as they were when it began, those that it read. Nobody else works in the
+        folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
+        """
+        with run_lock(self.folder), writing(self.folder):
+            before = self.memory["stages"].get(name)
+            if before is None:  # no content of its files is what it writes when it finishes
+                never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
+                self._record(name, never)
+            elif before["fingerprint"] not in (None, fingerprint):
+                print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
+            elif before["fingerprint"]:
+                print(f"{name}: a file that it wrote is gone or was changed, so it is done again.")
+            read = {file: digest(self.path(file)) for file in READS.get(name, ())}
+            facts: Json = {}
+            start = time.perf_counter()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            yield facts
+            done = {
+                "fingerprint": fingerprint,
+                "seconds": round(time.perf_counter() - start, 1),
+                "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "read": read,
+                "files": {file: digest(self.path(file)) for file in files},
+            }
+            self._record(name, facts | peak_memory() | done)
+
+    def _record(self, stage: str, entry: Json) -> None:
+        self.remember(stages={**self.memory["stages"], stage: entry})
+
+
+def peak_memory() -> Json:
+    """GiB at most: of the process since it began, and of its part of the GPU since the stage did."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB here
+    peaks = {"peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    if torch.cuda.is_available():
+        peaks["peak_gpu_memory"] = torch.cuda.max_memory_allocated() / 2**30
+    return {name: round(peak, 2) for name, peak in peaks.items()}
+
+
+def begin(settings: Settings) -> Run:
+    """Stage "settings": the run's folder, with profile, models, versions and seed in run.json."""
+    from ..embedded.folders import SOURCES  # not needed to read a run
+
+    run, settings = Run(settings.folder), pinned(settings)
+    models = {role: getattr(settings, role) for role in LAST_USE}
+    run.remember(
+        profile=settings.profile,
+        profile_reason=settings.profile_reason,
+        seed=settings.seed,
+        settings=settings.as_dict(),
+        models={role: vars(spec) | SOURCES.get(spec.name, {}) for role, spec in models.items()},
+        versions={"sirius": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    )
+    return run
+
+
+def hub_roles(settings: Settings) -> dict[str, bool]:
+    """Roles whose models are the hub's, and whether a stage still waits for the model.
+
+    A labeler has none where labels are imported and nobody else asks it.
+    """
+    stages = Run(settings.folder).memory["stages"]
+    idle = "labeler" if settings.labels and not settings.category_check else ""
+    used = [role for role in LAST_USE if getattr(settings, role).on_hub and role != idle]
+    return {role: not stages.get(LAST_USE[role], {}).get("fingerprint") for role in used}
+
+
+def pinned(settings: Settings, *roles: str) -> Settings:
+    """The settings with a full commit as the revision of each hub model (or of these roles'), recorded in run.json.
+
+    A run keeps to its commit while the model's name and the revision asked for are the same. UserError, before any
+    stage works: no such model or access, no safetensors, too small a disk; what nothing waits for refuses nothing.
+    """
+    run, found, needed = Run(settings.folder), {}, []
+    known = run.memory.get("hub", {})
+    for role, awaited in hub_roles(settings).items():
+        if role not in (roles or LAST_USE):
+            continue
+        spec, entry = getattr(settings, role), known.get(role, {})
+        if entry.get("name") != spec.name or spec.revision not in (entry["asked"], entry["commit"]):
+            entry = {"name": spec.name, "asked": spec.revision}
+        try:
+            source = _kept(spec, entry)
+        except UserError as error:
+            if awaited or "commit" not in entry:
+                raise
+            print(f"{error} Nothing of this run waits for it.")
+        else:
+            entry |= {"commit": source.commit, "files": dict(source.files)}
+            needed += [source] if awaited else []
+        found[role] = entry
+    hub.check_disk(needed)
+    if known != known | found:
+        run.remember(hub=known | found)
+    specs = {role: replace(getattr(settings, role), revision=entry["commit"]) for role, entry in found.items()}
+    return replace(settings, **specs)
+
+
+def _kept(spec: ModelSpec, entry: Json) -> hub.Source:
+    """The source of the commit that the run began with, or of what is asked for; says so when the hub has moved on."""
+    if "commit" not in entry:
+        return hub.source_of(spec)
+    source = hub.source_of(replace(spec, revision=entry["commit"]))
+    if spec.revision == source.commit:
+        return source
+    with suppress(UserError):
+        now = hub.source_of(spec)
+        if now.listed and now.commit != source.commit:
+            print(
+                f"{spec.name}: the run keeps to commit {source.commit[:7]}; the hub has {now.commit[:7]} by now. Give "
+                "that as its revision, or choose another RUN, to take it."
+            )
+    return source
+
+
+def settings_of(run: str) -> Settings:
+    """The settings that `begin` wrote into a run's folder; the run is given by its name or by that folder."""
+    folder = Path(run) if Path(run, "run.json").exists() else Settings.checkpoints / run
+    try:
+        values = Run(folder).memory["settings"]
+        return Settings(**values | {"checkpoints": folder.absolute().parent, "run": folder.absolute().name})
+    except (KeyError, UserError) as error:
+        raise UserError(
+            f"{folder / 'run.json'} is missing or holds no settings of this version; run the notebook's cells under "
+            "'Settings' first: they write it."
+        ) from error
+
+
+def digest(path: Path) -> str | None:
+    """sha256 of a file, or of a folder's names and files; None where nothing is there."""
+    if not path.exists():
+        return None
+    if path.is_dir():
+        parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,157 @@
+"""A CSV file to a table of texts: what is certain is repaired and said in one line, anything else is refused.
+
+The separator is whichever lets the header name the columns asked for. Under a header of one column commas are text
+(Excel's are, where its list separator is the semicolon) and a blank line is an empty cell, but not at the end or where
+every second line is blank. Among several columns blank lines are no rows. Cells are never changed.
+
+    table = read_table(Path("train.csv"), ["text"])        # every column is text, an empty cell is ""
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from ..kinds import Json
+from .decoding import read_text
+
+SEPARATORS = (",", ";", "\t")
+NO_SEPARATOR = "\ud800"  # a lone surrogate: no decoded text holds one
+QUOTING = "Put cells with separators or line breaks into double quotes, and double the quotes inside them."
+
+_PREAMBLE = re.compile(r"[\r\n]*(?:sep=.[\r\n]+)?[\r\n]*")  # `sep=;` tells Excel the separator; the header does too
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+
+
+def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
+    """A CSV file as text columns, their names trimmed and in lower case; columns without a name are left out.
+
+    Prints one line where something was repaired. Raises UserError where the file lacks one of the `required`
+    columns, has no rows, or cannot be read with certainty.
+    """
+    text, notes = read_text(path)
+    text = _PREAMBLE.sub("", text, count=1)
+    separator, header = _header(path, text, required)
+    names = [_plain(name) for name in header]
+    renamed = [f"{a!r} taken as {b!r}" for a, b in zip(header, names, strict=True) if b not in ("", a)]
+    notes += ["column " + ", ".join(renamed)] * bool(renamed)
+    if len(header) == 1:
+        rows = _single_column(path, text, notes)
+    else:
+        notes += [f"separated by {separator!r}"] * (separator != ",")
+        rows = _rows(path, text, separator, len(header), notes)
+    if not rows:
+        raise UserError(f"{path} has a header but no rows; add reviews below it.")
+    if notes:
+        print(f"{path.name}: {'; '.join(notes)}.")
+    return pd.DataFrame(rows, columns=names, dtype=str)[[name for name in names if name]]
+
+
+def records_of(table: pd.DataFrame) -> list[Json]:
+    """The rows of a table, a name for each value."""
+    return table.to_dict("records")  # type: ignore[return-value]  # the stubs allow other names than text
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns for a message: long ones and long lists are cut."""
+    return ", ".join([*(repr(str(name)[:40]) for name in names[:8]), *["…"] * (len(names) > 8)])
+
+
+def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[str]]:
+    """The separator, and the header's cells under it."""
+    found: dict[str, list[str]] = {}
+    for separator in SEPARATORS:
+        try:
+            found[separator], _ = next(_records(text, separator), ([], ""))
+        except csv.Error:  # this separator tears a quoted cell
+            continue
+    if not found:
+        raise UserError(f"{path}: the header line cannot be read as CSV. {QUOTING}")
+    missing = {s: [name for name in required if name not in map(_plain, cells)] for s, cells in found.items()}
+    separator = min(found, key=lambda s: (len(missing[s]), -len(found[s])))
+    header, absent = found[separator], listed(missing[separator])
+    if not header:
+        raise UserError(f"{path} is empty; it needs a header line with {listed(required)}.")
+    if absent:
+        raise UserError(
+            f"{path} has no column {absent}; it has {listed(header)}. Rename the column in the header line."
+        )
+    names = Counter(map(_plain, header))
+    if twice := [name for name, times in names.items() if name and times > 1]:
+        raise UserError(f"{path} has several columns {listed(twice)}; rename or delete all but one.")
+    return separator, header
+
+
+def _plain(name: str) -> str:
+    """A column name without case, invisible characters and spaces around it."""
+    return "".join(letter for letter in name if letter.isprintable()).strip().casefold()
+
+
+def _single_column(path: Path, text: str, notes: list[str]) -> list[list[str]]:
+    """The rows below a header of one column."""
+    try:
+        rows = _rows(path, text, ",", 1, notes)
+    except UserError:
+        rows = _rows(path, text, NO_SEPARATOR, 1, notes)
+        notes.append("a single column, so commas are text")
+    last = max((number for number, row in enumerate(rows, start=1) if row), default=0)
+    if last >= 6 and not any(rows[:last:2]) and all(rows[1:last:2]):
+        notes.append("every second line is blank and left out")
+        return rows[1:last:2]
+    if last < len(rows):
+        notes.append(f"blank lines at the end left out: {len(rows) - last}")
+    if blank := rows[:last].count([]):
+        notes.append(f"blank lines taken as empty cells: {blank}")
+    return [row or [""] for row in rows[:last]]
+
+
+def _rows(path: Path, text: str, separator: str, width: int, notes: list[str]) -> list[list[str]]:
+    """The rows below the header, `width` cells each; in a file of one column a blank line is a row without cells."""
+    rows: list[list[str]] = []
+    ends: dict[str, int] = {}  # line end -> the first row that has it; the header is row 0
+    blank = 0
+    try:
+        for cells, end in _records(text, separator):
+            if cells:
+                ends.setdefault(end, len(rows))
+            elif width > 1:
+                blank += 1
+                continue
+            rows.append(cells)
+    except csv.Error as error:
+        reason = "a cell opens with a double quote and does not end with one"
+        if "field larger" in str(error):
+            reason = f"a cell of over {csv.field_size_limit():,} characters; its closing quote may be missing"
+        raise UserError(f"{path}, row {len(rows)} cannot be read as CSV: {reason}. {QUOTING}") from None
+    for number, cells in enumerate(rows):
+        if cells and len(cells) != width:
+            what = f"it has {len(cells)} cells between {separator!r}, and the header has {width}"
+            raise UserError(f"{path}, row {number} cannot be read as CSV: {what}. {QUOTING}")
+    lone, newlines = ends.pop("\r", None), [row for end, row in ends.items() if end]
+    if lone is not None and newlines:  # a lone carriage return may be part of a text
+        raise UserError(
+            f"{path}, row {max(lone, min(newlines))} ends in another line break than the rows above it, so what ends a "
+            f"row and what is text is not certain. {QUOTING}"
+        )
+    notes += [f"blank lines left out: {blank}"] * (blank > 0)
+    return rows[1:]
+
+
+def _records(text: str, separator: str) -> Iterator[tuple[list[str], str]]:
+    """The cells of each record, the header's first, and the line end behind them; a blank line has no cells."""
+    line = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for match in _LINE.finditer(text):
+            line = match.group()
+            yield line
+
+    for cells in csv.reader(lines(), delimiter=separator, strict=True):
+        yield cells, line[len(line.rstrip("\r\n")) :]

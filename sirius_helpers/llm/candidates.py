@@ -1,0 +1,222 @@
+"""Candidates for synthetic reviews: written in batches, filtered, judged, and tried again until the quota is filled.
+
+Knows the model in its two roles and what it is asked to make; the stage around it is in augmentation.py.
+
+    writer = Writer(model, tokenizer, settings)
+    fill(wanted, writer, kept, refused, originals, settings)
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+
+import numpy as np
+
+from ..errors import UserError
+from ..files.journal import Journal
+from ..kinds import Json, JsonView, LanguageModel, Prompt, Tokenizer
+from ..models.batching import Batcher, progress
+from ..prompts import one_line, split_prompt, template_for
+from ..settings import Settings
+from .filters import bare, cleaned, first_reason, word_runs
+from .judge import judge_question, p_yes, verdicts
+from .quotas import Wanted
+from .sampler import sampler_of
+from .tokens import PromptTokens
+
+COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
+ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"
+HOPELESS = 100  # attempts without one accepted text: with 95 % certainty fewer than 3 in 100 would ever be
+
+
+class Writer:
+    """The model in its two roles: it writes candidates and judges them; and who is asked for their categories."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        settings: Settings,
+        categories: Callable[[Sequence[str]], list[str]] | None = None,
+    ) -> None:
+        chat = settings.writer.chat
+        self.settings, self.categories = settings, categories
+        template = template_for("paraphrase", chat, settings.prompts)
+        self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
+        self.sampler = sampler_of(
+            model,
+            tokenizer,
+            self.tokens.prefix_ids,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            stop=None if chat else "\n",
+        )
+        self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
+        self.judge = judge_question(model, tokenizer, settings)
+
+    def prompt(self, original: str) -> Prompt:
+        """The paraphrase prompt: how many tokens of the fixed part it begins with, and its other tokens."""
+        return self.tokens.with_text(one_line(original)[: self.settings.max_review_chars])
+
+    def write(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
+        """A candidate for each prompt, cleaned; equal seeds give equal texts."""
+        return [cleaned(text) for text in self.sampler(prompts, seeds)]
+
+    def p_yes(self, texts: Iterable[str]) -> np.ndarray:
+        """The judge's probability that each text is a review, (texts,)."""
+        return p_yes(self.judge, texts, self.settings)
+
+
+def fill(
+    wanted: list[Wanted],
+    writer: Writer,
+    kept: Journal,
+    refused: Journal,
+    originals: list[str],
+    settings: Settings,
+) -> None:
+    """Rounds over everything still open, until the quota is filled or each item had its attempts.
+
+    A writer of which nothing is accepted is stopped after a round (`stop_if_hopeless`).
+    A round's batches follow from the items open at its start, so a rerun cuts them as the unbroken run did; a
+    batch with a missing attempt is made again as a whole, and only what is missing is recorded. Where the missing
+    one is an earlier try of a kept text (`refused` was emptied) and is now accepted, a person had rejected it.
+    """
+    batcher = Batcher(settings.tokens_per_batch)
+    prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
+    # What a candidate must not repeat: any review, any line of the prompt, any text that was judged before, whatever
+    # became of it: what was refused for one original must not be kept for another.
+    before = [r["text"] for r in kept.records + refused.records if _judged(r)]
+    known = [bare(text) for text in originals + before + writer.lines]
+    prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
+    with progress(len(wanted), "augment") as bar:
+        bar.update(len(kept.records))
+        for attempt in count():
+            stop_if_hopeless(wanted, kept, refused, settings)
+            allowed = attempts_allowed(kept, refused, settings.max_attempts)
+            todo = [item for item in wanted if attempt < allowed(item)]
+            if not todo:
+                break
+            done = set(map(key_of, kept.records))
+            tried = set(map(attempt_of, kept.records + refused.records))
+            lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
+
+            def work(
+                batch: list[int],
+                todo: list[Wanted] = todo,
+                done: set[tuple[str, int]] = done,
+                tried: set[tuple[str, int, int]] = tried,
+                attempt: int = attempt,
+            ) -> None:
+                items = [todo[i] for i in batch]
+                new = [(*item.key, attempt) not in tried for item in items]
+                if not any(new):
+                    return
+                tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
+                fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
+                for record in fresh:
+                    if record["reason"] == ACCEPTED and (record["source_id"], record["copy"]) in done:
+                        record["reason"] = BY_HAND
+                refused.append(r for r in fresh if r["reason"] != ACCEPTED)
+                good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
+                kept.append(good)
+                known.extend(bare(r["text"]) for r in fresh if _judged(r))
+                bar.update(len(good))
+
+            batcher.run(lengths, work)
+        bar.total = bar.n  # a text that none of its attempts gave will not come
+        bar.refresh()
+    if len(kept.records) < len(wanted):
+        print(f"augment: {len(kept.records)} of {len(wanted)} texts; for the others every attempt was refused.")
+
+
+def stop_if_hopeless(wanted: list[Wanted], kept: Journal, refused: Journal, settings: Settings) -> None:
+    """UserError, with the commonest reason and a sample, where whole rounds of 100 attempts or more gave no text.
+
+    It follows from the records alone, and of them from whole rounds: a run that was killed and goes on stops where an
+    unbroken one does, and one that is begun again unchanged stops before a model is loaded. Fewer attempts say little.
+    """
+    reasons, tries = Counter(r["reason"] for r in refused.records), Counter(map(key_of, refused.records))
+    rounds = min((tries[item.key] for item in wanted), default=0)
+    if kept.records or reasons[BY_HAND] or rounds * len(wanted) < HOPELESS:
+        return
+    reason, times = reasons.most_common(1)[0]
+    sample = next(r for r in refused.records if r["reason"] == reason)
+    raise UserError(
+        f"augment: none of the {len(refused.records)} texts that {settings.writer.name} wrote was accepted. The "
+        f"commonest reason ({times / len(refused.records):.0%}): {reason}, as {sample['text'][:80]!r} for "
+        f"{sample['original'][:80]!r}. Choose another writer or prompt, or change what refuses them; MAX_SYNTHETIC=0 "
+        f"goes on without synthetic reviews. What was written is kept in {refused.path}."
+    )
+
+
+def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:
+    """How many attempts an item has: up to that of its kept text; a text rejected by hand costs it none."""
+    done = {key_of(r): r["attempt"] + 1 for r in kept.records}
+    by_hand = Counter(key_of(r) for r in refused.records if r["reason"] == BY_HAND)
+    return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
+
+
+def key_of(record: JsonView) -> tuple[str, int]:
+    """The item that a text was written for: `Wanted.key`."""
+    return record["source_id"], record["copy"]
+
+
+def attempt_of(record: JsonView) -> tuple[str, int, int]:
+    """The item, and which attempt at it this was."""
+    return (*key_of(record), record["attempt"])
+
+
+def _judged(record: JsonView) -> bool:
+    """Whether the filters let an attempt through."""
+    return record["p_yes"] is not None
+
+
+def _attempt(
+    items: list[Wanted],
+    attempt: int,
+    prompts: dict[str, Prompt],
+    writer: Writer,
+    known: list[str],
+    prompt: frozenset[str],
+    settings: Settings,
+) -> list[Json]:
+    """One candidate for each item, judged: records with a reason, "accepted" among them.
+
+    Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
+    so that it does not matter where a batch ends.
+    """
+    names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
+    seeds = [random.Random(name).getrandbits(63) for name in names]
+    texts = writer.write([prompts[item.source_id] for item in items], seeds)
+    records: list[Json] = []
+    batch_texts: list[str] = []
+    for item, text in zip(items, texts, strict=True):
+        reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
+        batch_texts += [bare(text)] if reason is None else []
+        records.append(
+            {
+                "source_id": item.source_id,
+                "copy": item.copy,
+                "attempt": attempt,
+                "category": item.category,
+                "text": text,
+                "original": item.original,
+                "p_yes": None,
+                "reason": reason,
+            }
+        )
+    open_ = [i for i, record in enumerate(records) if record["reason"] is None]
+    for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
+        yes = verdicts(float(p), settings.judge_draws, names[i])
+        records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
+    passed = [i for i in open_ if records[i]["reason"] == ACCEPTED]
+    if writer.categories and passed:
+        for i, category in zip(passed, writer.categories([texts[i] for i in passed]), strict=True):
+            if category != records[i]["category"]:
+                records[i]["reason"] = "category"
+    return records

@@ -1,0 +1,95 @@
+"""The judge: "review or refusal?" as a closed question, its seeded verdicts, and how far it can be trusted.
+
+Knows texts and a model; not where a text comes from or what becomes of it.
+
+    question = judge_question(model, tokenizer, settings)
+    probability = p_yes(question, texts, settings)                       # (texts,)
+    control = read_control(settings.data)                                # columns text, is_review
+    report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from ..errors import UserError
+from ..files.tables import read_table
+from ..kinds import Json, LanguageModel, Tokenizer
+from ..prompts import one_line, template_for
+from ..settings import BUNDLED, Settings
+from .asking import closed_question
+from .questions import ClosedQuestion
+
+FILE = "judge_control.csv"
+CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
+
+
+def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
+    """The judge's question with its two answers, yes first."""
+    template = template_for("judge", settings.writer.chat, settings.prompts)
+    return closed_question("judge", settings.writer, [template.yes, template.no], model, tokenizer, settings)
+
+
+def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:
+    """Probability of "yes" at the judge's temperature, (texts,).
+
+    Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling
+    does to the scores there. (With `prior_correction` nothing samples from it: the draws are the corrected judge's.)
+    """
+    log_probs = question.log_probs([one_line(text) for text in texts]) / settings.judge_temperature
+    return 1 / (1 + np.exp(log_probs[:, 1] - log_probs[:, 0]))
+
+
+def verdicts(probability: float, draws: int, seed: str) -> list[bool]:
+    """Independent seeded draws of the judge's answer: what asking it `draws` times at its temperature gives."""
+    source = random.Random(seed)
+    return [source.random() < probability for _ in range(draws)]
+
+
+def control_file(folder: Path) -> Path:
+    """Where the control texts stand: the data folder's own, or else the package's, Russian product reviews."""
+    own = folder / FILE
+    return own if own.exists() else BUNDLED / FILE
+
+
+def read_control(folder: Path) -> pd.DataFrame:
+    """The control texts of a data folder: columns text, is_review (bool), some of both kinds."""
+    path = control_file(folder)
+    table = read_table(path, ["text", "is_review"])[["text", "is_review"]]
+    answers = table["is_review"].str.strip().str.lower()
+    for row, (text, answer) in enumerate(zip(table["text"], answers, strict=True), start=1):
+        if not text.strip() or answer not in ("yes", "no"):
+            wrong = f"is_review is {answer!r}" if text.strip() else "text is empty"
+            raise UserError(f"{path}, row {row}: {wrong}; write a text and yes (genuine) or no (refusal, other talk).")
+    if answers.nunique() < 2:
+        raise UserError(f"{path}: is_review is {answers[0]!r} in every row; the judge is tried on texts of both kinds.")
+    return table.assign(is_review=answers == "yes")
+
+
+def judge_report(judged: pd.DataFrame, draws: int) -> Json:
+    """How the judge does on texts whose answer is known: columns is_review, p_yes.
+
+    `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
+    shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
+    kind would do as well with a probability below 0.05.
+    """
+    probability, truth = judged["p_yes"].to_numpy(), judged["is_review"].to_numpy(dtype=bool)
+    guess = probability >= 0.5
+    passing = probability**draws
+    hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
+    chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue
+    return {
+        "texts": len(truth),
+        "accuracy": hits / len(truth),
+        "kappa": float(cohen_kappa_score(truth, guess)),
+        "reviews_pass": float(passing[truth].mean()),
+        "refusals_pass": float(passing[~truth].mean()),
+        "beats_chance": bool(chance < CHANCE),
+    }

@@ -1,0 +1,213 @@
+"""Log-probabilities of a closed set of answers, one forward a batch and no generation: labels and verdicts.
+
+The fixed beginning of the prompt is encoded once and shared by all texts. Behind it stand the rest of each
+prompt and one tree of all answers, under a mask that keeps the branches apart. Knows tokens and models; not
+what is asked.
+
+    question = ClosedQuestion(model, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
+    log_probs = question.log_probs(["Сапоги промокают"])                 # (texts, answers)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, logsumexp
+from torch.nn import Linear, functional
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from ..errors import UserError, not_finite
+from ..kinds import OnBatch, Prompt, Tokenizer
+from ..models.batching import Batcher
+from .answer_tree import AnswerTree, lay_out
+from .tokens import PromptTokens, encode
+
+CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
+HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each
+TOLERANCE = 0.05  # of the largest score: bf16 rounding was seen to move scores by 0.004 of it
+
+
+class ClosedQuestion:
+    """Log-probabilities of a closed set of answers to one question about many texts.
+
+    A prompt is `prefix + text + tail`; an answer follows. Special tokens written out in prefix and tail are
+    special tokens, and none are added; a text is data, and such markers in it are spelled out. Tokens are
+    those of the whole prompt tokenised at once, wherever prefix and text meet: a text uses as many tokens of
+    the encoded prefix as its prompt begins with. An answer and its `end` are tokenised together but apart
+    from the prompt, so an answer begins with the blank, if any, that stands between it and the tail.
+
+    `reading` says which probability; both are exact:
+    - "constrained": that of constrained decoding, which at each step draws among the tokens that continue
+      some answer. Sums to one over the answers.
+    - "sequence": that of the model's writing the answer and then `end`, among all it could write. Needs the
+      whole vocabulary's logits at every inner node of the tree. Sums to less than one.
+    The first is the default: on Gemma-3-270M it takes less than half the time. Agreement with T-lite's labels is the
+    same (0.11); corrected by the prior, "sequence" gains more (0.27 against 0.32, 0.42 against 0.54 in another order).
+
+    `prior_correction` divides by what texts without content get, and lets the answers sum to one: a weak model
+    favours some answers whatever the text ("contextual calibration", Zhao et al. 2021, arXiv:2102.09690).
+
+    `end` ("\\n", "<|im_end|>") shows where an answer stops. Without it, "sequence" is the probability that
+    what the model writes begins so, and "constrained" refuses an answer that another one begins with.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        prefix: str,
+        tail: str,
+        answers: Sequence[str],
+        *,
+        end: str | None = None,
+        reading: str = "constrained",
+        prior_correction: bool = False,
+        token_budget: int = 4096,
+    ) -> None:
+        if reading not in ("constrained", "sequence"):
+            raise UserError(f"unknown reading {reading!r}; use 'constrained' or 'sequence'.")
+        self.constrained = reading == "constrained"
+        self._attach(model)
+        self.prompt = PromptTokens(tokenizer, prefix, tail)
+        ids = [tuple(encode(tokenizer, answer + (end or ""))) for answer in answers]
+        self.tree = AnswerTree(answers, ids, self.constrained)
+        self.batcher = Batcher(token_budget)  # remembers what fitted
+        self.prior = self._content_free() if prior_correction else None
+
+    def _attach(self, model: Any) -> None:
+        self.model, self.config = model, model.config.get_text_config()
+        # Otherwise the tree's own rows of the head are enough. A subclass may hold packed weights or an adapter.
+        self.normalised = not (self.constrained and type(model.get_output_embeddings()) is Linear)
+        self.prefix_cache: Cache | None = None
+
+    @torch.inference_mode()
+    def log_probs(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
+        """(texts, answers) float64 log-probabilities, rows in the order of `texts`.
+
+        `on_batch(indices, rows)` is called after each finished batch, with the places of its texts.
+        """
+        prompts = [self.prompt.with_text(text) for text in texts]
+        result = np.empty((len(texts), len(self.tree.paths)))
+
+        def work(batch: list[int]) -> None:
+            rows = self._score([prompts[i] for i in batch])
+            if self.prior is not None:
+                rows = log_softmax(rows - self.prior, axis=1)
+            result[batch] = rows
+            if on_batch:
+                on_batch(batch, rows)
+
+        self.batcher.run([len(rest) + len(self.tree.ids) for _, rest in prompts], work)
+        return result
+
+    @torch.inference_mode()
+    def _content_free(self) -> np.ndarray:
+        """(answers,) log of the mean probability over texts that say nothing."""
+        rows = self._score([self.prompt.with_text(text) for text in CONTENT_FREE])
+        mean: np.ndarray = logsumexp(log_softmax(rows, axis=1), axis=0) - np.log(len(rows))
+        return mean
+
+    def _score(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Prompts as `PromptTokens.with_text` gives them -> (prompts, answers)."""
+        if self.prefix_cache is None:
+            self.prefix_cache = self._read_prefix()
+        ids, positions, visible, scored = lay_out(prompts, self.tree, len(self.prompt.prefix_ids))
+        hidden = self._hidden(ids, positions, visible, self.prefix_cache).flatten(0, 1)
+        logits = self._logits(hidden[scored.flatten().to(hidden.device)]).cpu().double()
+        logits = logits.view(*scored.shape, -1)  # (prompts, scored nodes, tokens of the tree)
+        if self.constrained:
+            logits = logits.masked_fill(~self.tree.allowed, -torch.inf).log_softmax(-1)
+        found = logits.numpy()
+        rows = np.stack([found[:, nodes, tokens].sum(1) for nodes, tokens in self.tree.paths], axis=1)
+        if not np.isfinite(rows).all():
+            raise not_finite(self.model)
+        return rows
+
+    def _read_prefix(self) -> Cache:
+        """Keys and values of the prefix, read in the model's own way.
+
+        Its last token is then read again as the texts are. The scores must agree: there are models that scale
+        their logits, or look back in a way not known here.
+        """
+        cache, ids = Cache(layer_class_to_replicate=_PrefixLayer), self.prompt.prefix_ids
+        tokens = torch.tensor([ids], device=self.model.device)
+        own = self.model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        own = own.log_softmax(-1) if self.normalised else own
+        last, positions, visible, _ = lay_out([(len(ids) - 1, ids[-1:])], self.tree, len(ids))
+        ours = self._logits(self._hidden(last, positions, visible, cache)[:, 0])
+        if (ours - own[:, self.tree.tokens]).abs().max() > TOLERANCE * own.abs().max():
+            raise UserError(
+                f"{type(self.model).__name__} works in a way that closed questions do not know; choose another model."
+            )
+        return cache
+
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Last hidden states (rows, tokens, width); `visible` is (rows, tokens, tokens cached + tokens)."""
+        ids, positions, visible = (x.to(self.model.device) for x in (ids, positions, visible))
+        window = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+        seen = dict.fromkeys(kinds, visible)
+        if window is not None and "sliding_attention" in seen:
+            cached = torch.arange(visible.shape[2] - ids.shape[1], device=ids.device).expand(len(ids), -1)
+            distance = positions[:, :, None] - torch.cat([cached, positions], dim=1)[:, None]
+            seen["sliding_attention"] = visible & (distance < window)
+        hide, dtype = torch.finfo(self.model.dtype).min, self.model.dtype
+        masks = {kind: (~mask[:, None]).to(dtype).mul_(hide) for kind, mask in seen.items()}
+        hidden: torch.Tensor = self.model.get_decoder()(
+            input_ids=ids,
+            attention_mask=masks if len(masks) > 1 else masks.popitem()[1],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(positions, width) -> (positions, tokens of the tree), fp32.
+
+        Normalised over the whole vocabulary, unless the tree's own rows of the head are enough.
+        """
+        head, cap = self.model.get_output_embeddings(), getattr(self.config, "final_logit_softcapping", None)
+        tokens = torch.tensor(self.tree.tokens, device=hidden.device)
+
+        def capped(logits: torch.Tensor) -> torch.Tensor:
+            return logits if cap is None else cap * torch.tanh(logits / cap)
+
+        if not self.normalised:
+            bias = None if head.bias is None else head.bias[tokens].float()
+            return capped(functional.linear(hidden.float(), head.weight[tokens].float(), bias))
+        parts = []
+        for part in hidden.split(HEAD_POSITIONS):
+            logits = capped(head(part).float())
+            parts.append(logits[:, tokens] - logits.logsumexp(-1, keepdim=True))
+        return torch.cat(parts)
+
+
+@singledispatch
+def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
+    """A closed question to a model in memory; what holds a model elsewhere registers a kind of its own."""
+    return ClosedQuestion(model, *framed, **options)
+
+
+class _PrefixLayer(DynamicLayer):
+    """Keeps the first keys and values, the prefix's, and puts them before all later ones, which it forgets.
+
+    Sliding-window layers get all of them too: their window is in the mask.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.keys is None or self.values is None:
+            return super().update(key_states, value_states)
+        return _behind(self.keys, key_states), _behind(self.values, value_states)
+
+
+def _behind(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The new ones of each row behind the ones that all rows share."""
+    return torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2)

@@ -1,0 +1,77 @@
+"""Work in length-sorted batches that always fit: a budget of padded tokens that halves on out-of-memory.
+And the bar that says how far it is.
+
+Knows lengths and memory; not what the work is.
+
+    batcher = Batcher(tokens=16_384)
+    batcher.run(lengths, work)             # work(indices) for one batch after the other
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import torch
+from tqdm.std import tqdm
+
+from ..errors import UserError
+
+
+class Batcher:
+    """Cuts work into batches of at most `tokens` padded tokens and remembers what fitted."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def run(self, lengths: Sequence[int], work: Callable[[list[int]], None]) -> None:
+        """Call `work` with the indices of each batch, longest first, so that memory runs out early or never.
+
+        A batch is the longest run of what is left that fits, so whoever starts again with the unfinished items
+        gets the same batches as an unbroken run.
+        """
+        left = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        while left:
+            longest = max(1, lengths[left[0]])
+            batch = left[: max(1, self.tokens // longest)]
+            try:
+                work(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(
+                        f"out of memory on a single text of {longest} tokens; free memory (restart the kernel), "
+                        "choose a smaller model or lower max_tokens."
+                    ) from error
+                self.tokens = len(batch) // 2 * longest
+            else:
+                left = left[len(batch) :]
+                continue
+            free_memory()  # outside the except block: the traceback holds the failed batch's tensors
+
+
+def free_memory() -> None:
+    """Give unreferenced memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def progress(total: int, what: str) -> tqdm[NoReturn]:
+    """A progress bar with an ETA, as plain text: readable in a saved notebook, and no wider than a terminal.
+
+    Its size is given, because the terminal around a kernel may say that it has no rows, and then no bar is seen.
+    """
+    return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the GPU or the host, however a library says it."""
+    signs = ["out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}"]
+    signs += ("could not create a primitive", "could not create a memory object")  # oneDNN, without a reason
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
+    return known or any(sign in str(error) for sign in signs)

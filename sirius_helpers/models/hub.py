@@ -1,0 +1,209 @@
+"""Models of the Hugging Face hub: the commit that has safetensors, its files that are used, and their download.
+
+Knows the hub's listings and its cache on this machine; loads no model.
+
+    source = source_of(spec)                           # source.commit, source.files, source.missing
+    folder = fetch(source, weights=True)               # what `from_pretrained` takes
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from tqdm.std import tqdm
+
+from ..errors import UserError
+from ..settings import ModelSpec
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and tokenizer of whatever kind
+BOT = "SFconvertbot"  # the hub's own account that offers safetensors as pull requests
+TIMEOUT = 20.0  # seconds until a hub counts as silent; its library would wait for ever
+# What a hub that does not answer as it should raises; the first is the HTTP library's, whichever that is.
+_TROUBLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A commit of a hub model, and those of its files that are used."""
+
+    name: str
+    commit: str  # all 40 digits
+    files: Mapping[str, int]  # name -> bytes, weights last
+    weights: frozenset[str]  # the safetensors among them
+    listed: bool = True  # by the hub itself; otherwise found in the cache
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are not in the cache yet."""
+        there = (try_to_load_from_cache(self.name, file, revision=self.commit) for file in self.files)
+        return sum(size for size, path in zip(self.files.values(), there, strict=True) if not isinstance(path, str))
+
+
+def source_of(spec: ModelSpec) -> Source:
+    """Where a hub model comes from; of one that a server holds the tokenizer alone. UserError as in `find`."""
+    return find(spec.name, spec.revision, weights=spec.server is None)
+
+
+@cache
+def find(name: str, revision: str | None = None, weights: bool = True) -> Source:
+    """The commit to load a model from: the revision asked for or main, or the bot's pull request right on top of it.
+
+    Where the hub does not answer or refuses, what an earlier download left is searched. A revision that is nowhere is
+    replaced by main, and a line says so. UserError: no such model, no access, no safetensors; each with its remedy.
+    """
+    try:
+        return _listed(name, revision, weights)
+    except _TROUBLE as error:
+        if found := _cached(name, revision, weights):
+            return found
+        if revision and isinstance(error, RevisionNotFoundError):
+            print(f"{name}: the hub has no revision {revision} (any longer), so its main branch is taken.")
+            return find(name, None, weights)
+        raise UserError(_trouble(name, error)) from error
+
+
+def fetch(source: Source, weights: bool) -> Path:
+    """The folder in the hub's cache with the source's files; without `weights` only the small ones are downloaded."""
+    folder = Path(constants.HF_HUB_CACHE)
+    for file in source.files:
+        if weights or file not in source.weights:
+            try:
+                folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
+            except _TROUBLE as error:
+                raise UserError(
+                    f"{file} of the model {source.name!r} could not be downloaded ({_reason(error)}). Check network "
+                    "and disk, then run the same again: finished files are kept."
+                ) from error
+    return folder
+
+
+def check_disk(sources: Iterable[Source]) -> None:
+    """Refuse downloads that the disk cannot hold, before the first of them begins."""
+    once = {(source.name, source.commit): source for source in sources}
+    needed, free = sum(source.missing for source in once.values()), free_disk()
+    if needed > free:
+        raise UserError(
+            f"the hub models need {size(needed)} more on the disk of {constants.HF_HUB_CACHE}, and {size(free)} are "
+            "free there. Free some, set HF_HOME to a folder on a larger disk, or choose smaller models."
+        )
+
+
+def free_disk() -> int:
+    """Bytes that the disk of the hub's cache can still hold."""
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    return shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+
+
+def size(number: int) -> str:
+    """Bytes as a person reads them, such as 15.2GB."""
+    return tqdm.format_sizeof(number, "B") if number else "nothing"
+
+
+def _listed(name: str, revision: str | None, weights: bool) -> Source:
+    found = _at(name, revision, weights)
+    if isinstance(found, Source):
+        return found
+    for number in _offers(name):
+        head, *rest = (c.commit_id for c in HfApi().list_repo_commits(name, revision=f"refs/pr/{number}"))
+        if rest[:1] == [found] and isinstance(converted := _at(name, head, weights), Source):
+            print(f"{name}: the safetensors of the hub's {BOT} are taken, pull request {number}, commit {head[:7]}.")
+            return converted
+    raise UserError(
+        f"model {name!r} has no whole *.safetensors weights, neither at {revision or 'main'} nor in an open pull "
+        f"request of the hub's {BOT} on top of it. Convert it at {constants.ENDPOINT}/spaces/safetensors/convert, "
+        "give a folder that `save_pretrained` wrote, or choose another model."
+    )
+
+
+def _offers(name: str) -> list[int]:
+    """Numbers of the conversion bot's open pull requests."""
+    try:
+        offers = HfApi().get_repo_discussions(name, author=BOT, discussion_status="open")
+        return [offer.num for offer in offers if offer.is_pull_request and offer.author == BOT]
+    except HfHubHTTPError as error:
+        if error.response.status_code == 403:  # the owner allows no pull requests
+            return []
+        raise
+
+
+def _at(name: str, revision: str | None, weights: bool) -> Source | str:
+    """The source at a revision; its commit alone where that has no whole safetensors."""
+    info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    if info.gated:  # its listing is public, its files are not
+        HfApi().auth_check(name)
+    commit = str(info.sha)
+    return _source(name, commit, {s.rfilename: s.size or 0 for s in info.siblings or ()}, weights) or commit
+
+
+def _cached(name: str, revision: str | None, weights: bool) -> Source | None:
+    """What an earlier download left whole, main's first, then the newest."""
+    try:
+        models = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_id == name]
+    except CacheNotFound:
+        return None
+    commits = [commit for model in models if model.repo_type == "model" for commit in model.revisions]
+    for commit in sorted(commits, key=lambda c: ("main" in c.refs, c.last_modified), reverse=True):
+        files = {f.file_path.relative_to(commit.snapshot_path).as_posix(): f.size_on_disk for f in commit.files}
+        asked = revision is None or revision == commit.commit_hash or revision in commit.refs
+        if asked and (found := _source(name, commit.commit_hash, files, weights, listed=False)):
+            return found
+    return None
+
+
+def _source(name: str, commit: str, there: Mapping[str, int], weights: bool, listed: bool = True) -> Source | None:
+    """The used ones of a commit's files, or None where its weights are not whole."""
+    shards: set[str] = set()
+    if weights and WEIGHTS in there:
+        shards = {WEIGHTS}
+    elif weights and INDEX in there:
+        index = json.loads(Path(hf_hub_download(name, INDEX, revision=commit)).read_bytes())
+        shards = set(index.get("weight_map", {}).values())
+    if weights and not (shards and shards <= there.keys()):
+        return None
+    small = {file for file in there if "/" not in file and any(fnmatch(file, kind) for kind in SMALL)}
+    indexes = {file for file in small if file.endswith(".index.json")} - ({INDEX} if shards - {WEIGHTS} else set())
+    used = [*sorted(small - indexes), *sorted(shards)]
+    return Source(name, commit, {file: there[file] for file in used}, frozenset(shards), listed)
+
+
+def _trouble(name: str, error: Exception) -> str:
+    """What is wrong and what to do, in one line."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, GatedRepoError):
+        return (
+            f"model {name!r} is gated: accept its terms at {constants.ENDPOINT}/{name}, and put a token of that "
+            "account into HF_TOKEN (on Colab: Secrets)."
+        )
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        return (
+            f"model {name!r} is not on the hub, or is private: check the name; for a private one put a token that may "
+            "read it into HF_TOKEN (on Colab: Secrets)."
+        )
+    if isinstance(error, HFValidationError):
+        return f"model {name!r} is neither a folder here nor a name on the hub (owner/name); check it."
+    return (
+        f"model {name!r} is not in the cache {constants.HF_HUB_CACHE}, and the hub does not answer ({_reason(error)}). "
+        "Check the network and run this again, or give the folder of a model that is here."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what was the matter."""
+    cause = error.__cause__ or error  # the library's own advice is about its own options
+    return (str(cause).splitlines() or [""])[0].rstrip(" .") or type(cause).__name__

@@ -1,0 +1,100 @@
+"""The notebook's form: its fields as a profile's settings, and a notebook with its form filled in.
+
+Of a model that is named it reads configuration and tokenizer, no weights. An empty field keeps the profile's value.
+
+    settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..errors import UserError
+from ..files.inputs import check_inputs
+from ..files.runs import Run, begin, pinned
+from ..kinds import Json, JsonView
+from ..loaders import is_causal_lm, load_tokenizer
+from ..settings import ModelSpec, Settings, choose_profile, settings_for
+
+if TYPE_CHECKING:  # what only names a type need not be installed
+    from nbformat import NotebookNode
+
+E5 = re.compile(r"(^|[-_])e5([-_]|$)", re.IGNORECASE)  # encoders that want "query: " before each text
+ON_DRIVE = {"checkpoints": "drive/MyDrive/sirius"}  # in Colab's working directory
+
+
+def start(
+    profile: str,
+    changes: JsonView,
+    *,
+    data: str = "",
+    run: str = "",
+    labels: str = "",
+    drive: bool = False,
+    contest_address: str = "",
+    **fields: Any,
+) -> tuple[Settings, Run, pd.DataFrame]:
+    """A run's settings, its folder, and a table of its input files, all of them checked.
+
+    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`; `data` may be the word
+    contest, and `drive` keeps the run on a mounted Google Drive.
+    """
+    if data == "contest":
+        from ..extras.contest import data_folder
+
+        data = data_folder(data, contest_address)
+    place = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
+    settings = settings_for(profile, **{**place, **form_changes(profile, **fields), **changes})
+    inputs = check_inputs(settings)
+    settings = pinned(settings)
+    return settings, begin(settings), inputs
+
+
+def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | int = "", **models: str) -> Json:
+    """Changes for `settings_for`: numbers as text (max_synthetic also "all"); labeler, writer, classifier by name.
+
+    A model's hub id or folder replaces the profile's in the same role; its weight format in memory stays, and the rest
+    follows from the model: a labeler that writes text is asked, any other learns from the examples.
+    """
+    values, _ = choose_profile(profile)
+    changes: Json = {role: _named(values[role], name.strip()) for role, name in models.items() if name.strip()}
+    if "labeler" in changes:
+        changes["labeler_kind"] = "llm" if is_causal_lm(changes["labeler"]) else "few-shot"
+        print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
+    if str(max_synthetic).strip() == "all":
+        changes["max_synthetic"] = None
+    elif str(max_synthetic).strip():
+        changes["max_synthetic"] = _whole("MAX_SYNTHETIC", max_synthetic, " or 'all' for the whole quota")
+    if str(epochs).strip():
+        changes["epochs"] = _whole("EPOCHS", epochs)
+    return changes
+
+
+def fill_form(notebook: NotebookNode, values: Mapping[str, object]) -> NotebookNode:
+    """The notebook with these values in its form fields: the lines `NAME = …  # @param …`."""
+    for cell in notebook.cells:
+        for name, value in values.items() if cell.cell_type == "code" else ():
+            filled = f"{name} = {value!r}".replace("\\", r"\\")  # a template of re
+            cell.source = re.sub(rf"^{name} = .*?(?=  # @param)", filled, cell.source, flags=re.MULTILINE)
+    return notebook
+
+
+def _named(old: ModelSpec, name: str) -> ModelSpec:
+    """The model of that name: in chat form where its tokenizer has a template for it; says what was found."""
+    spec = replace(old, name=name, revision=None, text_prefix="query: " if E5.search(Path(name).name) else "")
+    spec = replace(spec, chat=bool(load_tokenizer(spec).chat_template))
+    print(f"{name}: chat template {'found' if spec.chat else 'none'}, prefix {spec.text_prefix!r}")
+    return spec
+
+
+def _whole(name: str, value: str | int, also: str = "") -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise UserError(f"{name}={value!r} is not a whole number{also}; empty keeps the profile's value.") from None

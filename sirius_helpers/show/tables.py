@@ -1,0 +1,184 @@
+"""Labels and synthetic reviews as a person looks at them: counts, doubts, pairs, refusals, parts. Loads no model.
+
+pairs(kept, n=5, seed=0)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from ..files.reviews import BY_HAND, PARTS
+from ..kinds import Json
+from ..llm.diversity import discriminability, diversity
+from ..llm.filters import bare
+from ..llm.judge import judge_report
+from ..llm.quotas import plan
+from .html import Html, picture, table
+from .pictures import before_and_after, margins, reasons
+
+NO_MARGINS = (
+    "Imported labels carry no probabilities, so there is no least certain one to show. The doubtful ones are listed "
+    "under <i>5. Evaluate</i>, with drop-downs there."
+)
+
+
+def class_counts(categories: pd.Series, caption: str = "Reviews per category") -> Html:
+    """Counts and shares by category."""
+    counts = categories.value_counts().rename("reviews").rename_axis("category").reset_index()
+    counts["share, %"] = 100 * counts["reviews"] / counts["reviews"].sum()
+    return table(counts, caption, {"share, %": ".1f"})
+
+
+def label_margins(labels: pd.DataFrame) -> Html:
+    """A picture of how sure the labeler was; nothing for imported labels, which say nothing of it."""
+    known = labels["margin"].dropna().astype(float)
+    return picture(margins(known), alt="margins of the labels") if len(known) else Html("")
+
+
+def least_certain_rows(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:
+    """The labels with the smallest margin; none where the labels were imported."""
+    return labels.dropna(subset="margin").sort_values("margin").head(n)
+
+
+def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
+    """The labels with the smallest margin between the two most probable categories."""
+    worst = least_certain_rows(labels, n)
+    if worst.empty:
+        return Html(f"<p>{NO_MARGINS}</p>")
+    rows = worst[["id", "text"]].rename(columns={"text": "review"})
+    tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
+    for number, choice in enumerate(("first choice", "second choice")):
+        rows[choice] = [f"{top[number][0]} {top[number][1]:.2f}" for top in tops]
+    return table(rows, f"The {len(rows)} least certain labels")
+
+
+def corrected(labels: pd.DataFrame) -> Html:
+    """The labels that a person set right, after `review`."""
+    by_hand = labels.loc[labels["labeler"] == BY_HAND, ["id", "text", "category"]]
+    if by_hand.empty:
+        return Html("<p>No label is corrected by hand.</p>")
+    return table(by_hand, f"Labels corrected by hand: {len(by_hand)}")
+
+
+def judge(judged: pd.DataFrame, draws: int) -> Html:
+    """How the judge does on texts whose answer is known, with a plain warning where it only guesses.
+
+    `judged` is what `read_judged` returns, `draws` how often a candidate must be accepted.
+    """
+    report = judge_report(judged, draws)
+    rows = {
+        "control texts: genuine ones, and refusals or other talk of a model": str(report["texts"]),
+        "right answers": f"{report['accuracy']:.0%}",
+        "Cohen's kappa (0: chance, 1: perfect)": f"{report['kappa']:.2f}",
+        "genuine reviews that all draws accept": f"{report['reviews_pass']:.0%}",
+        "refusals that all draws accept": f"{report['refusals_pass']:.0%}",
+    }
+    warning = (
+        "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
+        "do the work. Take a larger model for <code>PARAPHRASER</code>, or another judge prompt.</p>"
+    )
+    shown = table(pd.DataFrame(rows.items(), columns=["the judge on known texts", "value"]))
+    return shown if report["beats_chance"] else shown + Html(warning)
+
+
+def quotas(labels: pd.DataFrame, kept: pd.DataFrame, refused: pd.DataFrame, max_synthetic: int | None) -> Html:
+    """By category: originals, texts wanted and kept, attempts refused."""
+    wanted = pd.Series([item.category for item in plan(labels, max_synthetic)], dtype=object)
+    columns = {"originals": labels["category"], "wanted": wanted, "kept": kept["category"]}
+    columns["refused attempts"] = refused["category"]
+    counted = pd.DataFrame({name: values.value_counts() for name, values in columns.items()}).fillna(0).astype(int)
+    counted = counted.sort_values("originals").rename_axis("category").reset_index()
+    return table(counted, "Synthetic reviews, the rarest category first")
+
+
+def growth(labels: pd.DataFrame, kept: pd.DataFrame) -> Html:
+    """A picture of the categories before and after augmentation."""
+    return picture(before_and_after(labels["category"], kept["category"]), "reviews before and after augmentation")
+
+
+def refusals(refused: pd.DataFrame) -> Html:
+    """A picture of how often each reason refused a candidate; a line where none was refused."""
+    if refused.empty:
+        return Html("<p>No candidate was refused.</p>")
+    return picture(reasons(refused["reason"]), alt="reasons of refusal")
+
+
+def sample_rows(rows: pd.DataFrame, n: int = 6, seed: int = 0, **columns: str | None) -> pd.DataFrame:
+    """A random sample of the rows with these values in these columns; None stands for any value.
+
+    A synthetic review that was written anew stands where the rejected one stood.
+    """
+    for name, value in columns.items():
+        rows = rows if value is None else rows[rows[name] == value]
+    rows = rows.sort_values("id") if "id" in rows else rows
+    return rows.sample(min(n, len(rows)), random_state=seed)
+
+
+def pairs(kept: pd.DataFrame, **sample: Any) -> Html:
+    """Originals beside their paraphrases, drawn by `sample_rows`, words of one that the other lacks marked."""
+    rows = sample_rows(kept, **sample)
+    return _beside_originals(rows, "id", "synthetic", f"{len(rows)} of {len(kept)} synthetic reviews")
+
+
+def refused_sample(refused: pd.DataFrame, **sample: Any) -> Html:
+    """Refused candidates with the reason, beside their originals as in `pairs`."""
+    rows = sample_rows(refused, **sample)
+    return _beside_originals(rows, "reason", "candidate", f"{len(rows)} of {len(refused)} refused attempts")
+
+
+def _beside_originals(rows: pd.DataFrame, first: str, text: str, caption: str) -> Html:
+    """Texts under the name `text`, beside their originals; `first` is the column that stands in front."""
+    columns: Json = {first: rows[first], "category": rows["category"]}
+    columns |= {"original": marked(rows["original"], rows["text"]), text: marked(rows["text"], rows["original"])}
+    columns |= {"P(yes)": rows["p_yes"], "attempt": rows["attempt"] + 1}
+    return table(pd.DataFrame(columns), caption, {"P(yes)": ".2f"})
+
+
+def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
+    """Texts with the words that the other text lacks in <mark>; everything escaped."""
+    cells = []
+    for text, other in zip(texts, others, strict=True):
+        known = set(bare(other).split())
+        parts = [
+            f"<mark>{escape(part)}</mark>" if n % 2 and part.casefold() not in known else escape(part)
+            for n, part in enumerate(re.split(r"(\w+)", text))
+        ]
+        cells.append(Html("".join(parts)))
+    return cells
+
+
+def likeness(kept: pd.DataFrame, refused: pd.DataFrame, seed: int = 0) -> Html:
+    """Do synthetic reviews read like real ones: variety of what was written and kept; can a simple model tell?"""
+    auc = discriminability(kept, seed)
+    told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
+    written = diversity(pd.concat([kept, refused])).assign(texts_of="written")
+    rows = pd.concat([written, diversity(kept).assign(texts_of="kept")])
+    rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
+    names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
+    return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
+
+
+def parts(split: pd.DataFrame) -> Html:
+    """Rows by category and part, synthetic ones apart."""
+    kind = split["part"] + split["synthetic"].map({False: "", True: " (synthetic)"})
+    counted = pd.crosstab(split["category"], kind)
+    counted = counted.loc[counted.sum(axis=1).sort_values(ascending=False).index]
+    order = [name for part in PARTS for name in (part, f"{part} (synthetic)") if name in counted.columns]
+    return table(counted[order].reset_index(), "Rows by part")
+
+
+def leaks(report: Mapping[str, int]) -> Html:
+    """Held-out rows whose source or near-duplicate the model learns from."""
+    names = {
+        "held_out": "held-out rows",
+        "source_in_training": "… with their original or a paraphrase of it in training",
+        "near_duplicate_in_training": "… with a near-duplicate in training",
+        "either": "… with either",
+    }
+    rows = [(text, report[key]) for key, text in names.items()]
+    return table(pd.DataFrame(rows, columns=["leak report", "rows"]))

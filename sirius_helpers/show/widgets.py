@@ -1,0 +1,126 @@
+"""Drop-downs to correct labels and buttons to reject synthetic reviews; without ipywidgets, the words for a plain call.
+
+Works in Colab, JupyterLab and VS Code. A choice is kept at once, in `corrections.csv` or `rejected.jsonl`.
+
+    drop_downs(settings, labels.head(8))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from ..errors import UserError
+from ..files.categories import labels_of, read_categories
+from ..files.reviews import CORRECTIONS, correct, correct_new, corrected, read_labels
+from ..files.runs import Run
+from ..files.tables import records_of
+from ..kinds import JsonView
+from ..settings import Settings
+from .html import Html, note, text_block
+from .tables import NO_MARGINS, least_certain_rows, marked, pairs
+
+try:
+    import ipywidgets
+except ImportError:
+    ipywidgets = None
+
+Widget: TypeAlias = Any  # one of ipywidgets, which may not be there
+PLAIN = (
+    'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
+    '"the right category"), after from sirius_helpers.files.reviews import correct.'
+)
+PLAIN_REJECT = (
+    "Buttons need the package ipywidgets. Without it, reject a synthetic review in a cell: "
+    'reject(settings, "its id"), after from sirius_helpers.augment import reject.'
+)
+
+
+def correct_labels(settings: Settings, right: Mapping[str, str], n: int) -> Widget | Html | None:
+    """Corrections by id, as `correct_new` makes them; then drop-downs for the `n` least certain labels, if any."""
+    correct_new(settings, right)
+    return drop_downs(settings, least_certain_rows(read_labels(Run(settings.folder)), n)) if n else None
+
+
+def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
+    """A widget with a line for each row: a drop-down of the categories, set to what holds now, and the text.
+
+    `rows` have id, text, category and, where known, probabilities (a dictionary), which then stand beside the names.
+    """
+    if rows.empty:
+        return Html(f"<p>There is nothing to correct here. {NO_MARGINS}</p>")
+    if ipywidgets is None:
+        return note(PLAIN)
+    labels, given = labels_of(read_categories(settings.data)), corrected(settings)
+    rows = rows.assign(category=[given.get(*row) for row in zip(rows["id"], rows["category"], strict=True)])
+    return ipywidgets.VBox([_label_line(row, labels, settings) for row in records_of(rows)])
+
+
+def reject_buttons(
+    settings: Settings, rows: pd.DataFrame, reject: Callable[..., object], keep: Callable[..., object]
+) -> Widget | Html:
+    """A widget with a line for each synthetic review: a button that rejects it, or keeps it after all, and both texts.
+
+    `rows` as for `pairs`; `reject` and `keep` are the augmentation's functions of those names.
+    """
+    if rows.empty:
+        return Html("<p>There is nothing to reject.</p>")
+    if ipywidgets is None:
+        return pairs(rows, n=len(rows)) + note(PLAIN_REJECT)
+    choices = {"reject": (reject, "rejected", "keep"), "keep": (keep, "kept", "reject")}
+
+    def line(row: JsonView, original: Html, text: Html) -> Widget:
+        button = ipywidgets.Button(description="reject", tooltip=row["id"], layout={"width": "7em", "flex": "0 0 auto"})
+        box, attempt = _line(button, f"{escape(row['category'])}: {original.html}<br>→ {text.html}")
+
+        def choose(_: Widget) -> None:
+            act, done, other = choices[button.description]
+            if attempt(partial(act, settings, row["id"]), done):
+                button.description = other
+
+        button.on_click(choose)
+        return box
+
+    texts = marked(rows["original"], rows["text"]), marked(rows["text"], rows["original"])
+    return ipywidgets.VBox([line(*each) for each in zip(records_of(rows), *texts, strict=True)])
+
+
+def _label_line(row: JsonView, labels: list[str], settings: Settings) -> Widget:
+    chances = row.get("probabilities") or {}
+    options = [(f"{name}  {chances[name]:.2f}" if name in chances else name, name) for name in labels]
+    options.sort(key=lambda option: -chances.get(option[1], 0))
+    now = row["category"] if row["category"] in labels else None  # a category that was taken off the list since
+    choice = ipywidgets.Dropdown(options=options, value=now, layout={"width": "18em", "flex": "0 0 auto"})
+    box, attempt = _line(choice, escape(row["text"]))
+
+    def choose(change: JsonView) -> None:
+        attempt(partial(correct, settings, row["id"], change["new"]), f"kept in {CORRECTIONS}")
+
+    choice.observe(choose, names="value")
+    return box
+
+
+def _line(control: Widget, html: str) -> tuple[Widget, Callable[[Callable[[], object], str], bool]]:
+    """A control, the text beside it and room for an outcome; and a function that acts and says what came of it.
+
+    An exception in a widget's answer would be shown nowhere.
+    """
+    text = ipywidgets.HTML(text_block(Html(html)).html, layout={"flex": "0 1 38em", "min_width": "15em"})
+    said = ipywidgets.Label(layout={"display": "none"})  # takes no room until something is said
+
+    def attempt(act: Callable[[], object], done: str) -> bool:
+        said.layout.display = None
+        try:
+            act()
+        except UserError as error:
+            said.value = f"Error: {error}"
+            return False
+        said.value = done
+        return True
+
+    row = {"align_items": "center", "flex_flow": "row wrap", "margin": "0 0 6px"}  # on a phone one below the other
+    return ipywidgets.HBox([control, text, said], layout=row), attempt

@@ -1,0 +1,188 @@
+"""LoRA fine-tuning with the best checkpoint by weighted F1, and the linear baseline it must beat.
+
+Writes `adapter/` (safetensors, id2label, temperature), `history.csv` and the training part of `metrics.json`.
+
+    train(settings)                        # stage "train"
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from torch import nn
+
+from .encoder import trainer
+from .encoder.baseline import Linear, fit_linear, frozen_embeddings
+from .encoder.calibration import SPREAD, fit_temperature
+from .encoder.checkpoints import train_on
+from .encoder.classifier import Classifier, new_model, save
+from .encoder.trainer import class_weights, history_of, new_trainer
+from .errors import UserError
+from .files.categories import labels_of, read_categories
+from .files.journal import fingerprint, write_atomically
+from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
+from .files.runs import Run, digest, pinned
+from .kinds import Json, Tokenizer
+from .llm.text_tokens import TextTokens
+from .loaders import load_tokenizer, quiet, release
+from .models.batching import is_out_of_memory
+from .settings import Settings
+
+
+def train(settings: Settings) -> pd.DataFrame:
+    """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
+    run, settings = Run(settings.folder), pinned(settings, "classifier")
+    labels = labels_of(read_categories(settings.data))
+    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
+    work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
+    if run.is_finished("train", mark):
+        shutil.rmtree(work, ignore_errors=True)
+        print("train: the adapter was trained earlier on these rows and settings; reused.")
+        return pd.read_csv(run.path("history.csv"))
+    table = read_csv(run.need("split.csv"))
+    if unknown := sorted(set(table["category"]) - set(labels)):
+        raise UserError(
+            f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "
+            f"{', '.join(unknown)}. Run the stages from 'label' on again."
+        )
+    if not PartialState(cpu=settings.device == "cpu").is_main_process:  # the first process writes, all have its weights
+        return _fit(table, labels, None, settings, run, work)
+    with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
+        rows = table[table["part"] == TRAIN]
+        if rows["category"].nunique() < 2:
+            raise UserError(
+                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category; there is nothing to "
+                "learn. Look at the labels, correct some in corrections.csv, or add reviews to train.csv."
+            )
+        vectors = frozen_embeddings(rows["text"].tolist(), settings)
+        linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
+        history = _fit(table, labels, linear, settings, run, work)
+        facts["revision"] = settings.classifier.revision
+        write_csv(run.path("history.csv"), history)
+        metrics = json.dumps({"training": best_epoch(history)}, ensure_ascii=False, indent=2)
+        write_atomically(run.path("metrics.json"), metrics.encode())  # the evaluation adds the held-out scores
+    shutil.rmtree(work)  # only now: until the stage is recorded a kill needs them
+    return history
+
+
+def best_epoch(history: pd.DataFrame) -> Json:
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
+    best = history[history["kept"]].iloc[0].drop("kept").to_dict()
+    return {str(name): value for name, value in best.items()}
+
+
+def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
+    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
+
+
+def start_head(head: nn.Linear, linear: Linear) -> None:
+    """Copy the linear solution into the head, so that training starts from the baseline instead of from noise."""
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(linear.weight))
+        head.bias.copy_(torch.from_numpy(linear.bias))
+
+
+def _fit(
+    table: pd.DataFrame, labels: list[str], linear: Linear | None, settings: Settings, run: Run, work: Path
+) -> pd.DataFrame:
+    """Writes the adapter; returns the history.
+
+    Only the first of several processes has the linear solution, and only it writes.
+    """
+    parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
+    if parts[VALIDATION].empty:
+        raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
+    torch.manual_seed(settings.seed)
+    tokenizer = load_tokenizer(settings.classifier)
+    model = new_model(settings, len(labels))
+    if linear is not None:
+        head = model.get_submodule("base_model.model.head.modules_to_save.default")
+        assert isinstance(head, nn.Linear)
+        start_head(head, linear)
+        for old in run.folder.glob("training-*"):
+            if old != work:
+                shutil.rmtree(old)
+    trainer = new_trainer(
+        model,
+        tokenizer,
+        {k: _tokens(v, tokenizer, labels, settings) for k, v in parts.items()},
+        class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power),
+        work,
+        settings,
+    )
+    try:
+        with quiet():
+            train_on(trainer, work)
+        if linear is not None:
+            fresh = run.path("adapter.part")
+            shutil.rmtree(fresh, ignore_errors=True)
+            temperature = _temperature(model, tokenizer, calibration_rows(table), labels, settings)
+            save(model, tokenizer, fresh, settings, labels, temperature)
+            linear.save(fresh)
+            shutil.rmtree(run.path("adapter"), ignore_errors=True)
+            fresh.rename(run.path("adapter"))
+        return history_of(trainer.state)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory while training with batches of {settings.batch_size} texts. Halve batch_size and double "
+            "accumulation in the settings (a step then still learns from as many texts), or lower max_tokens, and run "
+            "the stage again."
+        ) from error
+    finally:
+        release(model)
+
+
+def _temperature(
+    model: PeftModel, tokenizer: Tokenizer, rows: pd.DataFrame, labels: list[str], settings: Settings
+) -> float:
+    classifier = Classifier(
+        model.eval(),
+        tokenizer,
+        labels,
+        prefix=settings.classifier.text_prefix,
+        max_tokens=settings.max_tokens,
+        device=settings.device,
+        temperature=1.0,
+        tokens_per_batch=settings.tokens_per_batch,
+    )
+    truth = rows["category"].map(labels.index).to_numpy(dtype=int)
+    return fit_temperature(classifier(rows["text"].tolist()), truth)
+
+
+def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
+    prefix = settings.classifier.text_prefix
+    texts = [prefix + text for text in rows["text"]]
+    ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
+    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
+
+
+def _identity(settings: Settings) -> list[object]:
+    """Everything the adapter depends on beside its rows."""
+    names = (
+        "seed",
+        "epochs",
+        "learning_rate",
+        "batch_size",
+        "accumulation",
+        "lora_targets",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "weight_decay",
+        "warmup_share",
+        "class_weight_power",
+        "label_smoothing",
+        "patience",
+        "max_tokens",
+        "baseline_c",
+    )
+    return [vars(settings.classifier) | settings.classifier.content, {name: getattr(settings, name) for name in names}]

@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import write_csv
+
+from sirius_helpers.errors import UserError
+from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.reviews import BY_HAND, correct, correct_new, corrected, read_corrections, read_texts
+from sirius_helpers.files.runs import Run
+from sirius_helpers.label import label
+from sirius_helpers.review import review
+
+
+@pytest.fixture
+def labelled(settings, data):
+    """Settings of a run whose labels, imported ones, are there."""
+    rows = [f'"{text}",обувь' for text in read_texts(data / "train.csv")]
+    (data / "mine.csv").write_text("\n".join(["text,category", *rows]), encoding="utf-8")
+    settings = replace(settings, labels=data / "mine.csv")
+    label(settings)
+    return settings
+
+
+def file_of(settings):
+    return Run(settings.folder).path("corrections.csv")
+
+
+def test_a_correction_is_kept_and_the_next_review_picks_it_up(labelled):
+    ids = review(labelled)["id"].tolist()
+    correct(labelled, ids[2], "посуда")
+    table = correct(labelled, ids[0], "посуда")
+    assert table.to_dict("list") == {"id": [ids[2], ids[0]], "category": ["посуда"] * 2}
+    labels = review(labelled).set_index("id")
+    assert labels["category"][[ids[0], ids[2]]].tolist() == ["посуда"] * 2
+    assert (labels["labeler"] == BY_HAND).sum() == 2
+
+
+def test_a_later_correction_replaces_the_earlier_one(labelled):
+    (first, *_) = review(labelled)["id"]
+    correct(labelled, first, "посуда")
+    correct(labelled, first, "обувь")
+    assert corrected(labelled) == {first: "обувь"}
+
+
+def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled):
+    labels = review(labelled)
+    text = labels["text"][0]
+    file_of(labelled).write_text(f'text,category,why\n"{text}",посуда,ясно же\n', encoding="utf-8")
+    table = correct(labelled, labels["id"][1], "посуда")
+    assert table.columns.tolist() == ["text", "category", "why"]
+    assert table["text"].tolist() == [text, labels["text"][1]] and table["why"].tolist() == ["ясно же", ""]
+    assert review(labelled)["category"][:2].tolist() == ["посуда"] * 2
+
+
+def test_case_spacing_and_aliases_do_not_matter(labelled):
+    labels = review(labelled)
+    first, second, *_ = labels["text"]
+    rows = f'"  {first.upper()} ",посуда\n"{second}", туфли \n'
+    file_of(labelled).write_text(f"text,category\n{rows}", encoding="utf-8")
+    labels = review(labelled)
+    assert labels["category"].tolist() == ["посуда"] + ["обувь"] * 7
+    assert (labels["labeler"] == BY_HAND).tolist() == [True, True] + [False] * 6
+    table = correct(labelled, labels["id"][0], "туфли")
+    assert table["text"].tolist() == [second, first] and table["category"].tolist() == [" туфли ", "обувь"]
+
+
+def test_a_text_corrects_all_its_copies_and_a_later_row_holds(labelled):
+    reviews = pd.DataFrame({"id": ["a", "a-2", "b"], "text": ["Мала", "мала", "Бьётся"]})
+    file_of(labelled).write_text("text,category\nмала,посуда\nМАЛА,обувь\n", encoding="utf-8")
+    found = read_corrections(file_of(labelled), read_categories(labelled.data), reviews)
+    assert found == {"a": "обувь", "a-2": "обувь"}
+
+
+def test_an_alias_that_moves_to_another_category_moves_the_correction(labelled):
+    labels = review(labelled)
+    file_of(labelled).write_text(f"id,category\n{labels['id'][0]},туфли\n", encoding="utf-8")
+    assert review(labelled)["category"][0] == "обувь"
+    path = labelled.data / "categories.toml"
+    alias = 'aliases = ["туфли"]\n'
+    path.write_text(path.read_text(encoding="utf-8").replace(alias, "") + alias, encoding="utf-8")
+    assert review(labelled)["category"][0] == "посуда"
+
+
+def test_an_unknown_id_or_category_is_refused_and_nothing_is_written(labelled):
+    (first, *_) = review(labelled)["id"]
+    with pytest.raises(UserError, match="no review has the id 'nobody'"):
+        correct(labelled, "nobody", "посуда")
+    with pytest.raises(UserError, match="'мебель' is not a category; allowed are обувь, посуда"):
+        correct(labelled, first, "мебель")
+    assert not file_of(labelled).exists()
+
+
+def test_before_there_are_labels_the_stage_that_makes_them_is_named(settings):
+    with pytest.raises(UserError, match="run the stage 'label' first"):
+        correct(settings, "a", "обувь")
+
+
+def test_a_write_that_fails_leaves_the_old_corrections(labelled, monkeypatch):
+    first, second, *_ = review(labelled)["id"]
+    correct(labelled, first, "посуда")
+    monkeypatch.setattr("sirius_helpers.files.journal.os.replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        correct(labelled, second, "посуда")
+    assert corrected(labelled) == {first: "посуда"}
+    assert not list(labelled.folder.glob("*.part"))
+
+
+def test_a_file_with_nothing_to_tell_the_review_by_is_refused(labelled):
+    write_csv(file_of(labelled), "category", ["обувь"])
+    with pytest.raises(UserError, match="needs a column 'id' or 'text'"):
+        correct(labelled, review(labelled)["id"][0], "обувь")
+
+
+def test_corrections_given_once_more_do_not_undo_a_later_choice(labelled, capsys):
+    first, second, *_ = review(labelled)["id"]
+    correct_new(labelled, {first: "посуда"})
+    correct(labelled, first, "обувь")  # as a drop-down does
+    correct_new(labelled, {first: "посуда", second: "посуда"})
+    assert corrected(labelled) == {first: "обувь", second: "посуда"}
+    assert f"{first} stays 'обувь'" in capsys.readouterr().out
