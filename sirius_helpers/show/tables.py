@@ -156,7 +156,8 @@ def likeness(kept: pd.DataFrame, refused: pd.DataFrame, seed: int = 0) -> Html:
     """Do synthetic reviews read like real ones: variety of what was written and kept; can a simple model tell?"""
     auc = discriminability(kept, seed)
     told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
-    written = diversity(pd.concat([kept, refused])).assign(texts_of="written")
+    columns = ["category", "text", "original"]  # pandas 2.2 warns of others, empty where nothing was kept
+    written = diversity(pd.concat([kept[columns], refused[columns]])).assign(texts_of="written")
     rows = pd.concat([written, diversity(kept).assign(texts_of="kept")])
     rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
