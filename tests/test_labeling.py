@@ -10,8 +10,7 @@ from sirius_helpers.files.categories import label_variables, read_categories
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
-from sirius_helpers.llm import asking as questions
-from sirius_helpers.llm import labelers
+from sirius_helpers.llm import labelers, questions
 from sirius_helpers.review import review
 from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings
 
