@@ -184,6 +184,7 @@ def test_an_atomic_write_that_the_disk_stops_keeps_the_old_content(tmp_path):
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only file system .* Make the folder writable"),
         (OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)), "not connected .* Bring the folder back"),
         (Exception("I/O error: No space left on device (os error 28)"), "No space left .* Free some space"),
+        (Exception('IoError(Os { code: 28, kind: StorageFull, message: "No space" })'), "No space left"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "No space left"),
         (RuntimeError("basic_ios::clear: iostream error"), "No space left"),
     ],

@@ -179,7 +179,7 @@ def _disk_error(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     said = str(error)
-    if number := re.search(r"\(os error (\d+)\)", said):  # how safetensors says it
+    if number := re.search(r"\bOs (?:error |{ code: )(\d+)", said, re.IGNORECASE):  # safetensors, and how it did once
         return int(number[1])
     # PyTorch has two ways, by where in a file the room ended.
     stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
