@@ -1,6 +1,7 @@
 """Training in two processes that `accelerate launch` starts, against one; on the CPU, where they speak through gloo."""
 
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -35,6 +36,12 @@ def ready(settings, tmp_path):
     return Settings(**{**vars(settings), **changes})
 
 
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
 def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_path, capsys):
     alone = train(ready)
     assert not torch.distributed.is_initialized()
@@ -44,7 +51,8 @@ def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_p
     split.write_bytes(Run(ready.folder).path("split.csv").read_bytes())
     begin(both)
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    options = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    options += ["--main_process_port", free_port()]
     paths = {"PYTHONPATH": str(PROJECT), "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [*accelerate, *options, "-m", "sirius_helpers.extras.launch", "--run", str(both.folder)],
