@@ -1,6 +1,6 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
 # make test    lint, check types and run every test
-# make test-colab, make test-floor   every test on Colab's versions, on the oldest ones: constraints-*.txt
+# make test-colab, make test-floor   the tests on Colab's versions, on the oldest ones: constraints-*.txt     TESTS=
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages and every other fault, on tiny models; some minutes
 # make bench   our way against the reference's way, one line each
@@ -15,6 +15,7 @@ DATA    ?= data/sample
 RUN     ?= sample
 PROFILE ?= auto
 LABELS  ?=
+TESTS   ?=
 
 export TOKENIZERS_PARALLELISM = false
 
@@ -27,7 +28,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-colab test-floor: test-%: .venv-%/.ready
-	.venv-$*/bin/python -m pytest
+	.venv-$*/bin/python -m pytest $(TESTS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
