@@ -20,7 +20,7 @@ OLDEST_TORCHAO = "0.16.0"  # beside an older one peft refuses to make adapters; 
 
 def install(home: Path) -> None:
     """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
-    before = {found.metadata["Name"]: found.version for found in distributions()}
+    before = installed()
     _pip("install", *wanted(home))
     from packaging.version import Version  # by now a requirement has brought it
 
@@ -46,13 +46,16 @@ def wanted(home: Path) -> list[str]:
     return arguments
 
 
+def installed() -> dict[str, str]:
+    """Package -> version; of one that lies in several folders of the path the first, which an import finds."""
+    return {found.metadata["Name"]: found.version for found in reversed([*distributions()])}
+
+
 def replaced_in_use(before: dict[str, str]) -> list[str]:
     """Packages with another version than `before` (name -> version) of which this process has modules loaded."""
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     importlib.invalidate_caches()
-    changed = {
-        name for found in distributions() if before.get(name := found.metadata["Name"], found.version) != found.version
-    }
+    changed = [name for name, found in installed().items() if before.get(name, found) != found]
     return sorted(
         name for name in changed if any(str(file.locate()) in loaded for file in distribution(name).files or ())
     )
