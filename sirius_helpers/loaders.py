@@ -184,8 +184,8 @@ def _if_not_finite(spec: ModelSpec, device: str, role: str) -> str:
     defaults = vars(ModelSpec(""))
     values = {name: value for name, value in vars(wider).items() if name == "weights" or value != defaults[name]}
     return (
-        f"{said}: fp16 overflows, as Qwen2's can. Compute in fp32, which is slower and takes {then:.1f} GiB for the "
-        f"weights instead of {now:.1f}; in the settings: CHANGES = {{{role!r}: {values!r}}}"
+        f"{said}: fp16 overflows, as Qwen2's can. In the settings, CHANGES = {{{role!r}: {values!r}}} computes in "
+        f"fp32; it is slower, and the weights take {then:.1f} GiB instead of {now:.1f}."
     )
 
 

@@ -121,14 +121,14 @@ def test_the_computed_need_is_what_the_loaded_weights_take(tmp_path, make, weigh
 
 @pytest.mark.parametrize(
     ("weights", "mended", "cost"),
-    [("nf4", "nf4-fp32", r"7\.5 GiB .* instead of 5\.4"), ("fp16", "fp32", r"28\.4 GiB .* instead of 14\.2")],
+    [("nf4", "nf4-fp32", r"7\.5 GiB instead of 5\.4"), ("fp16", "fp32", r"28\.4 GiB instead of 14\.2")],
 )
 def test_what_mends_an_overflow_on_a_gpu_is_a_setting_and_its_cost_is_said(tmp_path, weights, mended, cost):
     Qwen2Config(**SEVEN_B).save_pretrained(tmp_path)
     spec = ModelSpec(str(tmp_path), weights=weights, chat=True, revision="abc")
     said = loaders._if_not_finite(spec, "cuda", "labeler")
     values = {"name": str(tmp_path), "weights": mended, "chat": True, "revision": "abc"}
-    assert re.search(cost, said) and said.endswith(f"CHANGES = {{'labeler': {values}}}")
+    assert re.search(cost, said) and f"CHANGES = {{'labeler': {values}}} computes in fp32" in said
     assert plain_dtype(spec, "cuda") == torch.float16
     assert plain_dtype(ModelSpec(**values), "cuda") == torch.float32
 
