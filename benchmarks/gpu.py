@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import signal
@@ -62,7 +63,7 @@ NEW_TOKENS = 40  # a paraphrase as long as its original, and the end token
 COUNTED = 8  # of so many texts one is counted operation by operation, which takes long
 SMALL = {"label": 48, "paraphrase": 8, "judge": 16, "train": 48, "predict": 64}  # texts
 EPOCHS = 1  # of the profile's, to spare time: the projection is for all
-WITNESSES = 8  # texts whose scores are compared with those of one text at a time
+WITNESSES = 32  # texts whose scores are compared with those of one text at a time
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers", "numpy", "pandas")
 PAGE, BEGIN, END = PROJECT / "docs" / "performance.md", "<!-- make gpu: begin -->\n", "<!-- make gpu: end -->\n"
 CUDA = torch.cuda.is_available()
@@ -179,8 +180,8 @@ def _the_labeler(proof: Proof) -> tuple[bool, str]:
     with causal_lm(settings.labeler, settings.device) as (model, tokenizer):
         proof.check("no tensor in bf16 on the device, labeler", lambda: _without_bf16(model))
         question = label_question(model, tokenizer, read_categories(settings.data), settings)
-        proof.check("scores of a batch as of one text at a time, NF4", lambda: _exact(question, texts))
         proof.check("labels when a batch runs out of memory", lambda: _shrinks(question, texts))
+    proof.check("scores of a batch are as exact, NF4", lambda: _labels_exact(settings, texts))
     return True, f"{len(texts)} reviews"
 
 
@@ -190,7 +191,6 @@ def _the_writer(proof: Proof) -> tuple[bool, str]:
         writer = Writer(model, tokenizer, settings)
         proof.check("no tensor in bf16 on the device, writer", lambda: _without_bf16(model))
         judged = synthetic.reviews(proof.counts["judge"])
-        proof.check("scores of a batch as of one text at a time, fp16", lambda: _exact(writer.judge, judged))
         writer.sampler.end_ids = [2**31 - 1]  # no token: random weights would end at any time, so each is written full
 
         def write(texts: int) -> None:
@@ -202,6 +202,7 @@ def _the_writer(proof: Proof) -> tuple[bool, str]:
 
         proof.stage("paraphrase", write, loaded=sum(loading))
         proof.stage("judge", lambda texts: writer.p_yes(judged[:texts]))
+    proof.check("scores of a batch are as exact, fp16", lambda: _verdicts_exact(settings, judged))
     return True, f"{proof.counts['paraphrase']} paraphrases"
 
 
@@ -240,17 +241,35 @@ def _without_bf16(model: torch.nn.Module) -> tuple[bool, str]:
     return not CUDA or "bfloat16" not in kinds, ", ".join(kinds)
 
 
-def _exact(question, texts: list[str]) -> tuple[bool, str]:
-    """The shared prefix and the tree against whole prompts, one text and one answer at a time."""
-    rows = question.log_probs(texts[:64])[:WITNESSES]
-    plain = np.array([_one_by_one(question, text) for text in texts[:WITNESSES]])
-    worst, range_ = np.abs(rows - plain).max(), np.ptp(plain, axis=1).mean()
-    return bool(worst < 0.05), f"largest difference {worst:.4f} where answers differ by {range_:.2f}"
+def _labels_exact(settings: Settings, texts: list[str]) -> tuple[bool, str]:
+    taxonomy = read_categories(settings.data)
+    return _exact(settings.labeler, settings.device, lambda *loaded: label_question(*loaded, taxonomy, settings), texts)
+
+
+def _verdicts_exact(settings: Settings, texts: list[str]) -> tuple[bool, str]:
+    return _exact(settings.writer, settings.device, lambda *loaded: Writer(*loaded, settings).judge, texts)
+
+
+def _exact(spec: ModelSpec, device: str, asked: Callable, texts: list[str]) -> tuple[bool, str]:
+    """Scores of a batch, from the shared prefix and the tree, are as near to fp32's as those of one text at a time."""
+    with causal_lm(spec, device) as loaded:
+        question = asked(*loaded)
+        batch = question.log_probs(texts[:64])[:WITNESSES]
+        alone = _one_by_one(question, texts[:WITNESSES])
+    with causal_lm(replace(spec, weights="nf4-fp32" if spec.weights == "nf4" else "fp32"), device) as loaded:
+        exact = _one_by_one(asked(*loaded), texts[:WITNESSES])
+    ours, theirs = (float(np.sqrt(((scores - exact) ** 2).mean())) for scores in (batch, alone))
+    told = f"{ours:.4f} from fp32, one at a time {theirs:.4f}, where answers differ by {np.ptp(exact, 1).mean():.2f}"
+    return ours < 2 * theirs + 0.001, told
 
 
 @torch.inference_mode()
-def _one_by_one(question, text: str) -> list[float]:
+def _one_by_one(question, texts: list[str]) -> np.ndarray:
     """Constrained log-probabilities of all answers from plain forwards over whole sequences."""
+    return np.array([_alone(question, text) for text in texts])
+
+
+def _alone(question, text: str) -> list[float]:
     shared, rest = question.prompt.with_text(text)
     prompt, tree = [*question.prompt.prefix_ids[:shared], *rest], question.tree
     logits = []
@@ -292,28 +311,38 @@ def _scarce() -> Iterator[None]:
 
 
 def _killed_and_resumed(settings: Settings) -> tuple[bool, str]:
-    """SIGKILL after the first checkpoint; history and weights of the resumed training and of an unbroken one."""
+    """SIGKILL after the first checkpoint; history and weights of the resumed training and of an unbroken one.
+
+    Every training has a process of its own with the operations that give the same sum each time.
+    """
     found = []
     for name in ("killed", "unbroken"):
         one = replace(settings, run=name, epochs=2, accumulation=2)
         begin(one)
         _write_split(one, 256 if CUDA else 64)
         if name == "killed":
-            code = "from sirius_helpers.files.runs import settings_of\nfrom sirius_helpers.train import train\n"
-            code += f"train(settings_of({str(one.folder)!r}))"
-            process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+            process = _training(one)
             while process.poll() is None and not list(one.folder.glob("training-*/checkpoint-*/trainer_state.json")):
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             if process.wait() == 0:
                 return False, "the training ended before it could be killed"
-        history = train(one)
+        if _training(one).wait():
+            return False, f"the {name} training failed"
+        history = pd.read_csv(one.folder / "history.csv")
         weights = load_file(one.folder / "adapter" / classifier.WEIGHTS)
         found.append((history[["train_loss", "validation_loss"]].to_numpy(dtype=float), weights))
     (one, first), (other, second) = found
     worst = max(float((first[name] - second[name]).abs().max()) for name in first)
     apart = np.abs(one - other).max()
-    return bool(apart < 0.02), f"weights differ by {worst:.2g}, losses by {apart:.2g}"
+    return bool(apart < 0.001), f"weights differ by {worst:.2g}, losses by {apart:.2g}"
+
+
+def _training(settings: Settings) -> subprocess.Popen:
+    code = "import torch\nfrom sirius_helpers.files.runs import settings_of\nfrom sirius_helpers.train import train\n"
+    code += f"torch.use_deterministic_algorithms(True, warn_only=True)\ntrain(settings_of({str(settings.folder)!r}))"
+    exact = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, env=exact)
 
 
 def _adapter(settings: Settings) -> tuple[bool, str]:

@@ -32,6 +32,7 @@ class Rates:
 # Sustained, of 65 and 8.1 TFLOP/s on paper: the card's 70 W allow no more.
 T4 = Rates(half=24e12, single=4e12, memory=320e9)
 aten = torch.ops.aten
+PACKED = ("bitsandbytes::gemm_4bit", "bitsandbytes::gemv_4bit")  # products with a packed matrix
 PICKS = (aten.embedding, aten.index, aten.index_select, aten.gather)  # they read no more than they write
 
 
@@ -53,7 +54,7 @@ class Counted(TorchDispatchMode):
         places = {tensor.untyped_storage().data_ptr() for tensor in before}
         written = [t for t in after if function._schema.is_mutable or t.untyped_storage().data_ptr() not in places]
         if before and (written or function._schema.is_mutable):  # a view costs nothing
-            formula = flop_registry.get(function._overloadpacket)
+            formula = _packed if function.name() in PACKED else flop_registry.get(function._overloadpacket)
             flops = formula(*arguments, **(options or {}), out_val=result) if formula else 0
             half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in before)
             read = written if function._overloadpacket in PICKS else before
@@ -76,6 +77,10 @@ class Counted(TorchDispatchMode):
             max(flops / (rates.half if half else rates.single), moved / rates.memory, rates.kernel)
             for flops, half, moved in self.operations
         )
+
+
+def _packed(values: torch.Tensor, packed: torch.Tensor, shape: list[int], *_: Any, **__: Any) -> int:
+    return 2 * values.numel() * shape[0]
 
 
 def _tensors(tree: object) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import sys
 
+import bitsandbytes
 import pytest
 import torch
 
@@ -51,6 +52,13 @@ def test_a_layer_is_counted_in_inference_too():
     with torch.inference_mode(), Counted() as counted:
         layer(rows)
     assert counted.flops == 2 * 4 * 8 * 8
+
+
+def test_a_layer_of_packed_weights_is_counted_like_any_other():
+    layer = bitsandbytes.nn.Linear4bit(64, 32, bias=False, quant_type="nf4", compute_dtype=torch.float32).to("cpu")
+    with torch.inference_mode(), Counted() as counted:
+        layer(torch.ones(4, 64))
+    assert counted.flops == 2 * 4 * 64 * 32
 
 
 def test_a_backward_pass_is_counted_too():
