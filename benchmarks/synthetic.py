@@ -88,9 +88,7 @@ FIGURES = {
 def on_meta(config: PretrainedConfig) -> torch.nn.Module:
     """The model without memory for its weights."""
     with torch.device("meta"):
-        model = auto_class(config).from_config(config)
-        model.tie_weights()  # before transformers 5.2 they are not tied on the meta device
-        return model
+        return auto_class(config).from_config(config)
 
 
 def auto_class(config: PretrainedConfig):

@@ -158,7 +158,6 @@ def skeleton(auto_class: AutoClass, spec: ModelSpec) -> PreTrainedModel:
     with torch.device("meta"):
         # `from_config` has no annotations, and `untyped_calls_exclude` does not see it through the two classes.
         model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
-    model.tie_weights()  # before transformers 5.2 they are not tied on the meta device
     return model
 
 

@@ -36,9 +36,6 @@ from ..models.batching import progress
 from ..settings import Settings, compute_dtype
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
-GROUPED: Json = {"train_sampling_strategy": "group_by_length"}  # texts of like lengths share a batch
-if not hasattr(TrainingArguments, "train_sampling_strategy"):
-    GROUPED = {"group_by_length": True}  # its name before transformers 5.2
 SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
 
 
@@ -95,7 +92,7 @@ def new_trainer(
         gradient_accumulation_steps=settings.accumulation,
         weight_decay=settings.weight_decay,
         warmup_steps=round(settings.warmup_share * steps),
-        **GROUPED,
+        train_sampling_strategy="group_by_length",  # texts of like lengths share a batch
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
