@@ -1,4 +1,5 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
+# make rehearsal   the t4 profile's path with the embedded chat model, on a CPU
 # make test    lint, check types and run every test
 # make test-colab, make test-floor   the tests on Colab's versions, on the oldest ones: constraints-*.txt     TESTS=
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
@@ -17,12 +18,18 @@ PROFILE ?= auto
 LABELS  ?=
 TESTS   ?=
 
+# The chat model's packages, where the profile uses it.
+CHAT := $(if $(filter chat rehearsal,$(PROFILE)),$(VENV)/.chat)
+
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test test-colab test-floor lint look soak bench gpu clean
+.PHONY: run rehearsal test test-colab test-floor lint look soak bench gpu clean
 
-run: $(READY)
+run: $(READY) $(CHAT)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
+
+rehearsal:
+	@$(MAKE) --no-print-directory run PROFILE=rehearsal RUN=rehearsal
 
 test: lint
 	$(BIN)/python -m pytest
@@ -54,6 +61,10 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.version_info < (3, 11) and sys.exit('Error: $(PYTHON) is Python %d.%d; 3.11 or newer is needed. Name one: make PYTHON=python3.12 …' % sys.version_info[:2])"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook]"
+	@touch $@
+
+$(VENV)/.chat: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,chat]"
 	@touch $@
 
 $(DEV): $(READY)

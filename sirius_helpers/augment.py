@@ -1,8 +1,8 @@
 """Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
 
 Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
-`rejected.jsonl` (every refused attempt with its reason). No text that the judge, the category check or a person
-refused is kept, nor a near-duplicate of one, also for another original.
+`rejected.jsonl` (every refused attempt with its reason). No text that the judge or a person refused is kept, nor a
+near-duplicate of one, also for another original.
 
     kept = augment(settings)               # stage "augment"
     reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another
@@ -12,13 +12,13 @@ refused is kept, nor a near-duplicate of one, also for another original.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 
 import pandas as pd
 
 from .errors import UserError
-from .files.categories import read_categories
 from .files.journal import Journal, fingerprint, read_records
 from .files.lock import run_lock
 from .files.runs import Run, digest, pinned
@@ -26,7 +26,6 @@ from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
 from .llm.judge import control_file, read_control
-from .llm.labelers import labeler_fingerprint, second_look
 from .llm.quotas import Wanted, plan
 from .loaders import causal_lm
 from .prompts import template_for
@@ -61,11 +60,8 @@ def augment(settings: Settings) -> pd.DataFrame:
         _drop_refused(kept, refused)
         stop_if_hopeless(wanted, kept, refused, settings)
         if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
-            with (
-                causal_lm(settings.writer, settings.device) as (model, tokenizer),
-                _second_look(settings) as look,
-            ):
-                writer = Writer(model, tokenizer, settings, look)
+            with causal_lm(settings.writer, settings.device) as (model, tokenizer):
+                writer = Writer(model, tokenizer, settings)
                 if not judged.records:
                     texts = read_control(settings.data)
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
@@ -167,31 +163,23 @@ def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attem
 
 
 def _pinned(settings: Settings) -> Settings:
-    return pinned(settings, "writer", *["labeler"] * settings.category_check)
+    return pinned(settings, "writer")
 
 
 def _identity(settings: Settings) -> list[object]:
     """Everything a synthetic review depends on beside its original."""
-    chat = settings.writer.chat
-    check = [labeler_fingerprint(settings, read_categories(settings.data))] if settings.category_check else []
     return [
         settings.writer.identity,
-        template_for("paraphrase", chat, settings.prompts).identity,
+        asdict(template_for("paraphrase", settings.prompts)),
         settings.seed,
         [settings.temperature, settings.top_p, settings.max_new_tokens, settings.max_review_chars],
         [_judge_identity(settings), settings.judge_draws],
         [settings.min_chars, settings.min_length_ratio, settings.max_length_ratio, settings.length_slack],
         [settings.min_cyrillic, settings.max_repeated, settings.leak_words, settings.max_copy_similarity],
-        *check,
     ]
-
-
-def _second_look(settings: Settings) -> AbstractContextManager[Callable[[Sequence[str]], list[str]] | None]:
-    """Who is asked whether a text still has its original's category; nobody where the settings don't want it."""
-    return second_look(settings, read_categories(settings.data)) if settings.category_check else nullcontext()
 
 
 def _judge_identity(settings: Settings) -> list[object]:
     """Everything the judge's probability of a text depends on."""
-    template = template_for("judge", settings.writer.chat, settings.prompts)
-    return [settings.writer.identity, template.identity, settings.judge_temperature, settings.prior_correction]
+    template = asdict(template_for("judge", settings.prompts))
+    return [settings.writer.identity, template, settings.judge_temperature, settings.prior_correction]

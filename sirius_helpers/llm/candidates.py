@@ -33,18 +33,11 @@ HOPELESS = 100  # attempts without one accepted text: with 95 % certainty fewer 
 
 
 class Writer:
-    """The model in its two roles: it writes candidates and judges them; and who is asked for their categories."""
+    """The model in its two roles: it writes candidates and judges them."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        settings: Settings,
-        categories: Callable[[Sequence[str]], list[str]] | None = None,
-    ) -> None:
-        chat = settings.writer.chat
-        self.settings, self.categories = settings, categories
-        template = template_for("paraphrase", chat, settings.prompts)
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> None:
+        self.settings, chat = settings, settings.writer.chat
+        template = template_for("paraphrase", settings.prompts)
         self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
         self.sampler = sampler_of(
             model,
@@ -55,7 +48,7 @@ class Writer:
             max_new_tokens=settings.max_new_tokens,
             stop=None if chat else "\n",
         )
-        self.lines = [line.split(": ", 1)[-1] for line in template.system.splitlines() if line]
+        self.lines = [*template.system.splitlines(), *(text for turn in template.examples for text in turn)]
         self.judge = judge_question(model, tokenizer, settings)
 
     def prompt(self, original: str) -> Prompt:
@@ -214,9 +207,4 @@ def _attempt(
     for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
         yes = verdicts(float(p), settings.judge_draws, names[i])
         records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
-    passed = [i for i in open_ if records[i]["reason"] == ACCEPTED]
-    if writer.categories and passed:
-        for i, category in zip(passed, writer.categories([texts[i] for i in passed]), strict=True):
-            if category != records[i]["category"]:
-                records[i]["reason"] = "category"
     return records

@@ -28,13 +28,15 @@ from .asking import closed_question
 from .questions import ClosedQuestion
 
 FILE = "judge_control.csv"
+CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
 CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
 
 def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
-    template = template_for("judge", settings.writer.chat, settings.prompts)
-    return closed_question("judge", settings.writer, [template.yes, template.no], model, tokenizer, settings)
+    template = template_for("judge", settings.prompts)
+    answers = [template.yes, template.no]
+    return closed_question(template, settings.writer, answers, model, tokenizer, settings, CONTENT_FREE)
 
 
 def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:
@@ -60,9 +62,12 @@ def control_file(folder: Path) -> Path:
 
 
 def read_control(folder: Path) -> pd.DataFrame:
-    """The control texts of a data folder: columns text, is_review (bool), some of both kinds."""
+    """The control texts of a data folder: columns text, is_review (bool), some of both kinds.
+
+    Without those that a prompt was chosen by (`choose` in a column half): they would flatter it.
+    """
     path = control_file(folder)
-    table = read_table(path, ["text", "is_review"])[["text", "is_review"]]
+    table = read_table(path, ["text", "is_review"])
     answers = table["is_review"].str.strip().str.lower()
     for row, (text, answer) in enumerate(zip(table["text"], answers, strict=True), start=1):
         if not text.strip() or answer not in ("yes", "no"):
@@ -70,7 +75,9 @@ def read_control(folder: Path) -> pd.DataFrame:
             raise UserError(f"{path}, row {row}: {wrong}; write a text and yes (genuine) or no (refusal, other talk).")
     if answers.nunique() < 2:
         raise UserError(f"{path}: is_review is {answers[0]!r} in every row; the judge is tried on texts of both kinds.")
-    return table.assign(is_review=answers == "yes")
+    table = table.assign(is_review=answers == "yes")
+    unseen = table["half"] != "choose" if "half" in table else table["is_review"].notna()
+    return table.loc[unseen, ["text", "is_review"]].reset_index(drop=True)
 
 
 def judge_report(judged: pd.DataFrame, draws: int) -> Json:

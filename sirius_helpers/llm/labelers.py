@@ -6,8 +6,9 @@ with loaded_labeler(taxonomy, settings) as labeler:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,14 +17,18 @@ from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel
 
 from ..encoder.embedding import embed
-from ..files.categories import Category, label_variables, labels_of, need_examples, phrases
+from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
 from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..models.batching import Batcher
-from ..prompts import one_line, template_for
+from ..prompts import Template, one_line, template_for
 from ..settings import Settings
 from .asking import closed_question
 from .questions import ClosedQuestion
+
+SHOTS = 2  # example turns of each category
+UNSEEN = 4  # phrases of each category that tell how the model leans
+TINY = 1e-9  # a probability of 0 would forbid what the other labeler says
 
 
 class Labeler(Protocol):
@@ -35,60 +40,83 @@ class Labeler(Protocol):
 
 @contextmanager
 def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
-    """The labeler that the settings ask for, its model in memory until the block ends."""
-    if settings.labeler_kind == "llm":
-        with causal_lm(settings.labeler, settings.device, "labeler") as (model, tokenizer):
-            yield LlmLabeler(taxonomy, model, tokenizer, settings)
-    else:
-        need_examples(taxonomy, settings.data)
-        with encoder(settings.labeler, settings.device) as (model, tokenizer):
-            yield FewShotLabeler(taxonomy, model, tokenizer, settings)
+    """The labeler that the settings ask for, its models in memory until the block ends."""
+    asked = settings.labeler_kind == "llm"
+    by_examples = settings.second_labeler if asked else settings.labeler
+    with ExitStack() as models:
+        labeler: Labeler | None = None
+        if by_examples:
+            need_examples(taxonomy, settings.data)
+            loaded = models.enter_context(encoder(by_examples, settings.device))
+            labeler = FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings)
+        if asked:
+            llm = LlmLabeler(
+                taxonomy, *models.enter_context(causal_lm(settings.labeler, settings.device, "labeler")), settings
+            )
+            labeler = Pool(labeler, llm, settings.second_weight) if labeler else llm
+        assert labeler is not None
+        yield labeler
+
+
+class Pool:
+    """Two labelers as one: the weighted geometric mean of their probabilities (a logarithmic opinion pool, Genest and
+    Zidek 1986, doi:10.1214/ss/1177013825). Where one is undecided, the other decides."""
+
+    def __init__(self, first: Labeler, then: Labeler, weight: float) -> None:
+        self.first, self.then, self.weight = first, then, weight
+
+    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
+        """Hand over the probabilities of each finished batch of the slower labeler."""
+        known: dict[int, np.ndarray] = {}
+        self.first(texts, lambda batch, rows: known.update(zip(batch, rows, strict=True)))
+
+        def pool(batch: Sequence[int], rows: np.ndarray) -> None:
+            mine = np.log(np.maximum(np.stack([known[i] for i in batch]), TINY))
+            other = np.log(np.maximum(rows, TINY))
+            on_batch(batch, softmax(self.weight * mine + (1 - self.weight) * other, axis=1))
+
+        self.then(texts, pool)
 
 
 class LlmLabeler:
-    """Probabilities of every category from a causal language model, by closed question, no generation.
-
-    With `category_orders` n they are the mean over n rotations of the list of categories in the prompt, because
-    models favour places in a list.
-    """
+    """Probabilities of every category from a causal language model, by closed question, no generation."""
 
     def __init__(
         self, taxonomy: list[Category], model: LanguageModel, tokenizer: Tokenizer, settings: Settings
     ) -> None:
-        size, orders = len(taxonomy), settings.category_orders
-        turns = [size * n // orders for n in range(orders)]
-        self.questions = [label_question(model, tokenizer, taxonomy, settings, turn) for turn in turns]
+        self.question = label_question(model, tokenizer, taxonomy, settings)
         self.max_chars = settings.max_review_chars
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch."""
         cut = [one_line(text)[: self.max_chars] for text in texts]
-        first, *others = self.questions
-
-        def combine(batch: Sequence[int], rows: np.ndarray) -> None:
-            more = [question.log_probs([cut[i] for i in batch]) for question in others]
-            on_batch(batch, np.mean([softmax(part, axis=1) for part in (rows, *more)], axis=0))
-
-        first.log_probs(cut, on_batch=combine)
+        self.question.log_probs(cut, on_batch=lambda batch, rows: on_batch(batch, softmax(rows, axis=1)))
 
 
 def label_question(
-    model: LanguageModel, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings, turn: int = 0
+    model: LanguageModel, tokenizer: Tokenizer, taxonomy: list[Category], settings: Settings
 ) -> ClosedQuestion:
-    """The question "which category?"; the prompt lists them from number `turn` on, the answers keep their order."""
-    template = template_for("label", settings.labeler.chat, settings.prompts)
-    values = label_variables(taxonomy[turn:] + taxonomy[:turn], template.user)
-    return closed_question("label", settings.labeler, labels_of(taxonomy), model, tokenizer, settings, **values)
+    """The question "which category?"."""
+    template, labels, said = label_prompt(taxonomy, settings), labels_of(taxonomy), described(taxonomy)
+    # A text without content is no measure of the prior: it may well have a category of its own.
+    fair = [text for text, _ in example_turns(taxonomy, UNSEEN, skip=SHOTS)]
+    return closed_question(template, settings.labeler, labels, model, tokenizer, settings, fair, categories=said)
+
+
+def label_prompt(taxonomy: list[Category], settings: Settings) -> Template:
+    """The label prompt in force; where it has no examples of its own, those of the taxonomy."""
+    template = template_for("label", settings.prompts)
+    return template if template.examples else replace(template, examples=example_turns(taxonomy, SHOTS))
 
 
 class FewShotLabeler:
     """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
 
     def __init__(
-        self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, settings: Settings
+        self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, prefix: str, settings: Settings
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.prefix, self.batcher = settings.labeler.text_prefix, Batcher(settings.tokens_per_batch)
+        self.prefix, self.batcher = prefix, Batcher(settings.tokens_per_batch)
         known, names = zip(*phrases(taxonomy), strict=True)
         self.head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
         self.head.fit(self._embedded(known), names)
@@ -106,30 +134,12 @@ class FewShotLabeler:
         return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher, on_batch=on_batch)
 
 
-@contextmanager
-def second_look(settings: Settings, taxonomy: list[Category]) -> Iterator[Callable[[Sequence[str]], list[str]]]:
-    """The labeler as a function from texts to their categories, for texts that have one already."""
-    labels = labels_of(taxonomy)
-    with loaded_labeler(taxonomy, settings) as labeler:
-
-        def categories(texts: Sequence[str]) -> list[str]:
-            best = np.empty(len(texts), dtype=int)
-
-            def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
-                best[list(batch)] = rows.argmax(1)
-
-            labeler(texts, on_batch)
-            return [labels[i] for i in best]
-
-        yield categories
-
-
 def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """What the labeler's own answer to any text depends on, wherever the labels come from."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
-    common = [settings.labeler_kind, settings.labeler.identity, shown]
+    common: list[object] = [settings.labeler_kind, settings.labeler.identity, shown, settings.few_shot_c]
     if settings.labeler_kind == "few-shot":
-        return [*common, settings.few_shot_c]
-    template = template_for("label", settings.labeler.chat, settings.prompts)
-    asked = [settings.category_orders, settings.prior_correction, settings.max_review_chars]
-    return [*common, template.identity, asked]
+        return common
+    second = settings.second_labeler and [settings.second_labeler.identity, settings.second_weight]
+    asked = [asdict(label_prompt(taxonomy, settings)), settings.prior_correction, settings.max_review_chars]
+    return [*common, second, asked]
