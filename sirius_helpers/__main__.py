@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sirius_helpers", description="Execute the notebook.")
     parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories, or: contest")
     parser.add_argument("--run", default="", help="files go to checkpoints/<run>/")
-    parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
+    parser.add_argument("--profile", default="auto", help="auto, t4, cpu, chat or rehearsal")
     parser.add_argument("--labels", default="", help="CSV with ready-made labels: text and a category column")
     execute(**vars(parser.parse_args(arguments)))
 

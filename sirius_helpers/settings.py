@@ -257,7 +257,6 @@ def rehearsal() -> Json:
         "profile": "rehearsal",
         "device": "cpu",
         "labeler": ModelSpec(CHAT_LM, weights="nf4", chat=True),
-        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "max_synthetic": 96,

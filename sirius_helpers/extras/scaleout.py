@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", help="folder for the results")
     parser.add_argument("--adapter", help="predict: the adapter of a finished run")
     parser.add_argument("--data", default="", help="label: folder with the categories")
-    parser.add_argument("--profile", default="auto", help="auto, t4 or cpu")
+    parser.add_argument("--profile", default="auto", help="auto, t4, cpu, chat or rehearsal")
     parser.add_argument("--workers", type=int, help="model workers; one for each GPU or CPU where not given")
     options = parser.parse_args(arguments)
     settings = settings_for(options.profile, data=options.data)
