@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from .errors import UserError
 from .kinds import Json
-from .prompts import read_prompts
+from .prompts import FOR_A_BASE_MODEL, read_prompts
 
 PACKAGE = Path(str(files(__package__)))
 BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
@@ -224,6 +224,7 @@ def cpu() -> Json:
         # The base model's verdicts on the control texts: 47 of 60 right with it, all 30 reviews among them.
         "prior_correction": True,
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
+        "prompts": FOR_A_BASE_MODEL,
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "lora_targets": ("query", "key", "value", "dense"),
         # Chosen on inner folds of training rows; adapter dropout costs a quarter of the time and gained nothing.
@@ -247,7 +248,11 @@ def chat() -> Json:
         "labeler_kind": "llm",
         "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
-        "temperature": 0.8,
+        "prompts": {},
+        "prior_correction": True,
+        # Above it the model wanders off, below it copies; what is 85 % alike is refused.
+        "temperature": 0.5,
+        "max_copy_similarity": 85.0,
     }
 
 
@@ -289,14 +294,15 @@ def settings_for(
     """Settings of a profile with a user's changes on top.
 
     Empty `data`, `run` and `labels` mean the defaults; prompts come from the data folder's prompts.toml where there
-    is one, and from `changes` before that. Relative paths are taken from the current folder and,
-    where nothing is there, from the project's. An unknown name in `changes` is an error.
+    is one, and from `changes` before that; a profile's own come last. Relative paths are taken from the current folder
+    and, where nothing is there, from the project's. An unknown name in `changes` is an error.
     """
     values, reason = choose_profile(profile)
     known = {f.name for f in dataclasses.fields(Settings)}
     unknown = sorted(set(changes) - known)
     if unknown:
         raise UserError(f"unknown setting {', '.join(unknown)}; the known ones are: {', '.join(sorted(known))}.")
+    by_profile = values.get("prompts", {})
     values |= {"profile_reason": reason} | changes
     if data:
         values["data"] = _find(data)
@@ -307,7 +313,8 @@ def settings_for(
     if "checkpoints" in changes:
         values["checkpoints"] = Path(changes["checkpoints"]).expanduser().resolve()
     settings = Settings(**values)
-    return dataclasses.replace(settings, prompts=read_prompts(settings.data) | dict(settings.prompts))
+    prompts = by_profile | read_prompts(settings.data) | changes.get("prompts", {})
+    return dataclasses.replace(settings, prompts=prompts)
 
 
 def how_to_install(extra: str) -> str:
