@@ -169,7 +169,8 @@ def human_rows(
 
     Left out is what nearly repeats a row outside the test part, or a row of the same source as one.
     """
-    fresh = human[~human["text"].map(normalised).duplicated()]
+    keys = human["text"].map(normalised)
+    fresh = human[keys.isin(categories) & ~keys.duplicated()]
     sources = set(table["source_id"][table["part"] != TEST])
     learned = table["text"][table["source_id"].isin(sources)].tolist()
     repeats = repeating(fresh["text"].tolist(), learned, near_duplicate)
