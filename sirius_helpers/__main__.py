@@ -84,7 +84,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
             "lower tokens_per_batch, and run the same command again: finished batches are kept."
         ) from None
     except papermill.PapermillExecutionError as error:
-        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}".rstrip(": ")
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
     finally:
         log.end_line()

@@ -32,10 +32,10 @@ from transformers import (
 from transformers.utils import logging as progress_bars
 
 from .embedded.folders import SOURCES, model_folder
-from .errors import UserError
+from .errors import UserError, is_out_of_memory
 from .kinds import LanguageModel, Tokenizer
 from .models import hub
-from .models.batching import free_memory, is_out_of_memory
+from .models.batching import free_memory
 from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
 from .settings import ModelSpec
 

@@ -165,7 +165,10 @@ def _read_toml(path: Path) -> list[Category]:
     try:
         return _CONTENT.validate_python(read_toml(path)).get("category", [])
     except ValidationError as error:
-        wrong = [f"{' '.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        wrong = [
+            f"{' '.join(str(n + 1 if isinstance(n, int) else n) for n in found['loc'])}: {found['msg']}"
+            for found in error.errors()
+        ]
         raise UserError(
             f'{path}: {"; ".join(wrong)}. Every [[category]] needs label = "…"; description is text, examples and '
             'aliases are lists of texts, such as ["…", "…"]; there is nothing else.'

@@ -14,7 +14,7 @@ import tomllib
 import unicodedata
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, refusal
 from ..kinds import Json
 
 RIVALS = ("koi8-r", "cp866", "mac-cyrillic")  # never read, but what is Russian in one of them too is not certain
@@ -96,7 +96,8 @@ def _read_bytes(path: Path) -> bytes:
             raise UserError(f"{path} is a link to a file that does not exist; put the file itself there.") from None
         raise UserError(f"{path} does not exist; put the file there, or correct DATA (or LABELS).") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its permissions or copy it anew.") from None
+        _, reason, remedy = refusal(error) or ("", error.strerror, "Copy it anew")
+        raise UserError(f"{path} cannot be read: {reason}. {remedy}, then try again.") from None
     for start, (kind, remedy) in NOT_TEXT.items():
         if data[:1_000].lstrip().startswith(start):
             raise UserError(f"{path} is {kind}; {remedy}.")

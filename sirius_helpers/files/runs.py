@@ -151,7 +151,11 @@ class Run:
             start = time.perf_counter()
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            yield facts
+            try:
+                yield facts
+            except KeyboardInterrupt:
+                print(f"\n{name}: interrupted. Run it again: it goes on after what was finished.")
+                raise
             done = {
                 "fingerprint": fingerprint,
                 "seconds": round(time.perf_counter() - start, 1),
