@@ -1,6 +1,6 @@
 """The contest's files from the reference solution's public repository: whole and unchanged, or not at all.
 
-    settings_for("auto", data=data_folder("contest"))      # any other name is taken as it is
+settings_for("auto", data=data_folder("contest"))      # any other name is taken as it is
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
         path, url = folder / name, f"{address.rstrip('/')}/{name}"
         if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != known:
             raise UserError(
-                f"{path} is not the contest's file (its sha256 differs). Move it away, and it is fetched again; to work "
-                f"on a file of your own, write its folder's path as DATA instead of {CONTEST!r}."
+                f"{path} is not the contest's file (its sha256 differs). Move it away, and it is fetched again; to "
+                f"work on a file of your own, write its folder's path as DATA instead of {CONTEST!r}."
             )
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
