@@ -34,6 +34,10 @@ def test_a_plain_list_is_read_as_a_spreadsheet_saves_it(tmp_path, capsys, text, 
     assert said in out and out.count("\n") == bool(said)
 
 
+def test_numbers_are_found_as_a_spreadsheet_writes_them():
+    assert [label_named(name, {"1": "1", "2": "2"}, "") for name in ("1", "2.0", "1,00")] == ["1", "2", "1"]
+
+
 def test_names_are_the_same_in_composed_and_decomposed_letters(tmp_path, capsys):
     (tmp_path / "categories.toml").write_text(
         '[[category]]\nlabel = "чаи\u0306"\n[[category]]\nlabel = "кофе"\n', encoding="utf-8"
@@ -67,6 +71,11 @@ def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
             "categories.toml",
             '[[category]]\nlabel = "x"\nexamples = [2026-01-01]\n',
             "examples 1: Input should be a valid",
+        ),
+        (
+            "categories.toml",
+            '[[category]]\nlabel = "x"\nexamples = [" "]\n',
+            "examples 1: String should have at least 1",
         ),
         ("categories.toml", '[category]\nlabel = "x"\n', "category: Input should be a valid list"),
         ("categories.toml", 'category = ["x", "y"]\n', "category 1: Input should be a"),

@@ -70,9 +70,7 @@ def test_files_are_fetched_once_and_then_only_checked(server, tmp_path):
 @pytest.mark.parametrize("fault", ["wrong", "longer", "shorter"])
 def test_a_file_with_another_content_is_refused_at_once_and_not_kept(server, tmp_path, fault):
     server.faults = [fault]
-    with pytest.raises(
-        UserError, match="train.csv could not be fetched: The SHA256 .* differs .*or put the right"
-    ):
+    with pytest.raises(UserError, match="train.csv could not be fetched: The SHA256 .* differs .*or put the right"):
         fetch(KNOWN, tmp_path, server.address)
     assert names(tmp_path) == [] and len(server.asked) == 1
 
@@ -100,9 +98,7 @@ def test_a_download_that_always_breaks_off_leaves_what_was_whole_before_and_noth
 def test_no_network_is_one_line_with_the_remedy(server, tmp_path):
     server.shutdown()
     server.server_close()
-    with pytest.raises(
-        UserError, match="could not be fetched: .*refused.* Check the network, the disk and"
-    ):
+    with pytest.raises(UserError, match="could not be fetched: .*refused.* Check the network, the disk and"):
         fetch(KNOWN, tmp_path, server.address)
 
 
@@ -144,9 +140,7 @@ def test_make_run_fetches_the_contest_before_a_kernel_starts(server, tmp_path, m
     monkeypatch.setattr(contest, "ADDRESS", server.address)
     server.faults = ["wrong"]
     assert __main__.main(["--data", "contest"]) == 2
-    assert "could not be fetched: The SHA256" in capsys.readouterr().err and server.asked == [
-        "train.csv"
-    ]
+    assert "could not be fetched: The SHA256" in capsys.readouterr().err and server.asked == ["train.csv"]
 
 
 def test_the_known_files_are_those_of_one_commit():

@@ -95,10 +95,13 @@ def test_an_alias_is_filed_under_its_category_and_said_so(tmp_path, capsys):
             "text,category\nx,мебель\ny,обувь\nz,Обувь\n",
             "rows 1, 3: 'мебель', 'Обувь' are no categories; allowed are обувь, посуда. Correct it, or name it under",
         ),
-        ("text,category\nx,\ny,обувь\nz, \n", "rows 1, 3: no category. Write it, or delete the row"),
         (
-            "text,category\nx,обувь\ny,туфли\nX ,посуда\nу,\ny,посуда\nу,обувь\n",
-            r"several categories in rows 1, 3 \(обувь, посуда\); 2, 5 \(обувь, посуда\). Keep one row of each text",
+            "text,category\nx,\ny,обувь\nz, \n",
+            "labels.csv: no category in rows 1, 3. Leave each text one category; a text that is to have none goes",
+        ),
+        (
+            "text,category\nx,обувь\ny,туфли\nX ,посуда\nу,\ny,посуда\nу,обувь\nz,\n",
+            r"no category in row 7; several for the text of rows 1, 3 \(обувь, посуда\); several for .* rows 2, 5",
         ),
         ("text,category\n#Н/Д,обувь\n", "row 1: '#Н/Д' is a spreadsheet's error"),
         ("text,category\nx,#REF!\n", "row 1: '#REF!' is not a category"),
@@ -120,6 +123,7 @@ LABELS = {  # what it is: (file, text, what is said)
         'text,category\nчайник,"""обувь"";"\n',
         "filed under 'обувь'",
     ),
+    "spaces that do not break": ("a.csv", "text,category\nчайник, обувь\u00a0\n", ""),
     "pandas's index column": ("a.csv", "Unnamed: 0,text,label\n0,чайник,обувь\n", ""),
     "an annotator's blank beside another's answer": (
         "a.csv",
@@ -171,8 +175,8 @@ def test_labels_are_read_as_spreadsheets_and_annotation_tools_leave_them(tmp_pat
     ("text", "message"),
     [
         ('{"text": "чайник", "label": ["обувь", "посуда"]}', "row 1: 'обувь#посуда' is not a category"),
-        ('[{"data": {"text": "чайник"}, "annotations": []}]', "row 1: no category"),
-        ('{"text": "чайник", "label": []}\n{"text": "x", "label": ["обувь"]}', "row 1: no category"),
+        ('[{"data": {"text": "чайник"}, "annotations": []}]', "no category in row 1"),
+        ('{"text": "чайник", "label": []}\n{"text": "x", "label": ["обувь"]}', "no category in row 1"),
         ('[{"data": {"review": "чайник"}, "annotations": []}]', "every cell of the column 'text' is empty"),
         ('{"review": "чайник", "label": ["обувь"]}', "has no 'text'; it has 'review', 'label'"),
         (

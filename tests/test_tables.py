@@ -86,6 +86,11 @@ READ = {  # what it is: (bytes, texts, what is said)
         ["мала"],
         "left out above the header: 'Отзывы за май;;\\n;;'; separated by ';'",
     ),
+    "lines quoted as a whole": (
+        '"text,n"\n"мала,1"\n"""да, но"",2"\n'.encode(),
+        ["мала", "да, но"],
+        "quotes around whole lines left out",
+    ),
     "the header once more, where files were joined": (
         b"text,n\na,1\ntext,n\nb,2\n",
         ["a", "b"],

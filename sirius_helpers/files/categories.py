@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import UserError
 from ..settings import BUNDLED
 from .decoding import read_text, read_toml, tell
 from .tables import ERROR_VALUE, listed, rows_of
 
-Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
+Name = Annotated[str, AfterValidator(lambda name: " ".join(name.split()))]  # also without a spreadsheet's odd spaces
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Category:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    label: Trimmed
-    description: Trimmed = ""
-    examples: tuple[str, ...] = ()  # short phrases in the voice of a review
-    aliases: tuple[Trimmed, ...] = ()  # other names under which imported labels may file it
+    label: Name
+    description: Name = ""
+    examples: tuple[Phrase, ...] = ()  # short phrases in the voice of a review
+    aliases: tuple[Name, ...] = ()  # other names under which imported labels may file it
 
 
 _HEADERS = ("category", "categories", "label", "labels", "категория", "категории")  # above a list of them
@@ -52,7 +53,9 @@ def read_categories(folder: Path) -> list[Category]:
         known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
         taxonomy = [known.get(label, Category(label)) for label in _read_list(path)]
     if len(taxonomy) < 2:
-        raise UserError(f"{path} lists {len(taxonomy)} categories; a classifier needs at least two.")
+        raise UserError(
+            f"{path} lists {len(taxonomy)} categories; a classifier needs at least two (in a .txt one per line)."
+        )
     names = [name for category in taxonomy for name in (category.label, *category.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
@@ -81,7 +84,7 @@ def labels_named(given: Iterable[str], names: dict[str, str], place: Callable[[l
 
     UserError about all others at once; `place` tells where so many rows are.
     """
-    plain = [unicodedata.normalize("NFC", name).strip() for name in given]
+    plain = [" ".join(unicodedata.normalize("NFC", name).split()) for name in given]
     plain = [name if name in names else _bare(name) for name in plain]
     if wrong := {row: name for row, name in enumerate(plain, start=1) if name not in names}:
         allowed = ", ".join(name for name, label in names.items() if name == label)
@@ -154,10 +157,10 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _bare(name: str) -> str:
-    """A name without the separators and quotes that a spreadsheet leaves around it."""
-    name = name.strip(" ;,\t")
+    """A name without what a spreadsheet adds: separators and quotes around it, odd spaces, decimals of a number."""
+    name = re.sub(r"^(\d+)[.,]0+$", r"\1", " ".join(name.split()).strip(" ;,"))
     if len(name) > 1 and name[0] == name[-1] == '"':
-        name = name[1:-1].replace('""', '"').strip(" ;,\t")
+        name = name[1:-1].replace('""', '"').strip(" ;,")
     return name
 
 

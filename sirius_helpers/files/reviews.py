@@ -34,7 +34,7 @@ from .decoding import read_text, tell
 from .journal import read_records, write_atomically
 from .lock import run_lock
 from .runs import Run
-from .tables import listed, read_table, rows_of
+from .tables import listed, numbered, read_table, rows_of
 
 CORRECTIONS = "corrections.csv"  # id or text, category: a run's labels set right by hand
 BY_HAND = "corrected by hand"  # the labeler of a corrected label
@@ -128,27 +128,28 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     table = _with_text(path, table.rename(columns={} if "category" in others else {others[0]: "category"}))
     keys, given = table["text"].map(normalised), table["category"].str.strip()
     blank = given == ""
-    if (without := table.index[blank & ~keys.isin(keys[~blank])] + 1).size:
+    lacking = given.index[blank & ~keys.isin(keys[~blank])] + 1
+    keys, given = keys[~blank], given[~blank]
+    rows = given.index + 1
+    labels = labels_named(given, by_any_name(taxonomy), lambda wrong: rows_of(path, rows[[n - 1 for n in wrong]]))
+    found = pd.DataFrame({"label": labels, "row": rows}, index=keys)
+    several = found.groupby(level=0)["label"].nunique()
+    faults = [f"no category in {numbered(lacking)}"] * (len(lacking) > 0)
+    faults += [
+        f"several for the text of {numbered(found['row'][key])} ({', '.join(found['label'][key])})"
+        for key in several.index[several > 1]
+    ]
+    if faults:
+        more = f"; and {len(faults) - 8} texts more" if len(faults) > 8 else ""
         raise UserError(
-            f"{rows_of(path, without)}: no category. Write it, or delete the row (and, where these are LABELS, the "
-            "review in train.csv)."
+            f"{path}: {'; '.join(faults[:8])}{more}. Leave each text one category; a text that is to have none goes, "
+            "from train.csv too where these are LABELS."
         )
     if blank.any():
         print(f"{path.name}: {blank.sum()} rows without a category left out: other rows have one for their texts.")
-    keys, given = keys[~blank], given[~blank]
-    rows = keys.index + 1
-    labels = labels_named(given, by_any_name(taxonomy), lambda wrong: rows_of(path, rows[[n - 1 for n in wrong]]))
     for (name, label), count in Counter(zip(given, labels, strict=True)).items():
         if name != label:
             print(f"{path.name}: {count} x {name!r} filed under {label!r}.")
-    found = pd.DataFrame({"label": labels, "row": rows}, index=keys)
-    several = found.groupby(level=0)["label"].nunique()
-    if conflicts := several.index[several > 1].tolist():
-        said = [f"{', '.join(map(str, found['row'][key]))} ({', '.join(found['label'][key])})" for key in conflicts[:5]]
-        raise UserError(
-            f"{path}: the same text has several categories in rows {'; '.join(said)}"
-            f"{f'; … {len(conflicts)} texts in all' * (len(conflicts) > 5)}. Keep one row of each text."
-        )
     return dict(zip(keys, labels, strict=True))
 
 
@@ -181,7 +182,7 @@ def _exported(path: Path) -> pd.DataFrame:
         raise UserError(
             f"{path} is no export of Label Studio or doccano ({error}). Export it again, as JSON or JSON Lines."
         ) from None
-    table = pd.DataFrame(rows, dtype=str).fillna("")
+    table = pd.DataFrame(rows).fillna("")
     if "text" not in table:
         raise UserError(f"{path} has no 'text'; it has {listed(list(table.columns))}. Give the text that name there.")
     return table

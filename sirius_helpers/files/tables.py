@@ -47,7 +47,7 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     columns, has no rows, or cannot be read with certainty.
     """
     text, notes = read_text(path)
-    text = _PREAMBLE.sub("", text, count=1)
+    text = _unquoted(_PREAMBLE.sub("", text, count=1), required, notes)
     separator, header, start = _header(path, text, required)
     if above := text[:start].strip():
         notes.append(f"left out above the header: {above[:40]!r}")
@@ -87,9 +87,26 @@ def listed(names: Sequence[str]) -> str:
 
 def rows_of(path: Path, rows: Iterable[int]) -> str:
     """A file and the numbers of rows in it, for the beginning of a message."""
+    return f"{path}, {numbered(rows)}"
+
+
+def numbered(rows: Iterable[int]) -> str:
+    """Numbers of rows for a message; a long list is cut."""
     numbers = list(rows)
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"{path}, row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:8]))}{more}"
+    return f"row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:8]))}{more}"
+
+
+def _unquoted(text: str, required: Sequence[str], notes: list[str]) -> str:
+    """The text without quotes around whole lines: they come from a spreadsheet that took each line for one cell."""
+    with suppress(csv.Error):
+        header = next(_records(text, ","))[0] if text.startswith('"') else []
+        if len(header) == 1 and any({*required} < {*map(_plain, header[0].split(mark))} for mark in SEPARATORS):
+            rows = [cells for cells, _, _ in _records(text, ",")]
+            if all(len(cells) < 2 for cells in rows):
+                notes.append("quotes around whole lines left out")
+                return "".join(f"{cells[0] if cells else ''}\n" for cells in rows)
+    return text
 
 
 def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[str], int]:
