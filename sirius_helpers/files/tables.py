@@ -102,7 +102,7 @@ def _unquoted(text: str, required: Sequence[str], notes: list[str]) -> str:
     with suppress(csv.Error):
         header = next(_records(text, ","))[0] if text.startswith('"') else []
         if len(header) == 1 and any({*required} < {*map(_plain, header[0].split(mark))} for mark in SEPARATORS):
-            rows = [cells for cells, _, _ in _records(text, ",")]
+            rows = [cells for cells, _ in _records(text, ",")]
             if all(len(cells) < 2 for cells in rows):
                 notes.append("quotes around whole lines left out")
                 return "".join(f"{cells[0] if cells else ''}\n" for cells in rows)
@@ -113,17 +113,20 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
     """The separator, the header's cells under it, and where in the text the header begins."""
     if text.lstrip()[:1] in ("{", "["):
         raise UserError(f"{path} is JSON, and a CSV file is needed; save its records as CSV.")
-    begun = {separator: _first_records(text, separator) for separator in SEPARATORS}
-    if text and not any(begun.values()):  # every separator tears a quoted cell
+    start, found = 0, _first_cells(text)
+    if not found:
         raise UserError(f"{path}: the header line cannot be read as CSV. {QUOTING}")
-    found = [
-        ([name for name in required if name not in map(_plain, cells)], start, -len(cells), separator, cells)
-        for separator, records in begun.items()
-        for cells, start in records
-    ]
-    found = [record for record in found if not (record[0] and record[1])] or [(list(required), 0, 0, ",", [])]
-    missing, start, _, separator, header = min(found, key=lambda record: (len(record[0]), *record[1:3]))
-    absent = listed(missing)
+    for line in islice(_LINE.finditer(text), _HEADER_WITHIN):
+        below = _first_cells(text[start:])
+        if any({*required} <= {*map(_plain, cells)} for cells in below.values()):
+            found = below
+            break
+        start = line.end()
+    else:
+        start = 0
+    missing = {s: [name for name in required if name not in map(_plain, cells)] for s, cells in found.items()}
+    separator = min(found, key=lambda s: (len(missing[s]), -len(found[s])))
+    header, absent = found[separator], listed(missing[separator])
     if not header:
         raise UserError(f"{path} is empty; it needs a header line with {listed(required)}.")
     if absent:
@@ -136,14 +139,12 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
     return separator, header, start
 
 
-def _first_records(text: str, separator: str) -> list[tuple[list[str], int]]:
-    """The first records' cells, and where in the text each begins."""
-    found: list[tuple[list[str], int]] = []
-    start = 0
-    with suppress(csv.Error):
-        for cells, _, end in islice(_records(text, separator), _HEADER_WITHIN):
-            found.append((cells, start))
-            start = end
+def _first_cells(text: str) -> dict[str, list[str]]:
+    """The first record's cells under each separator that does not tear a quoted one."""
+    found = {}
+    for separator in SEPARATORS:
+        with suppress(csv.Error):
+            found[separator] = next(_records(text, separator), ([], ""))[0]
     return found
 
 
@@ -182,7 +183,7 @@ def _rows(path: Path, text: str, separator: str, width: int, notes: list[str]) -
     ends: dict[str, int] = {}  # line end -> the first row that has it; the header is row 0
     blank = surplus = 0
     try:
-        for cells, end, _ in _records(text, separator):
+        for cells, end in _records(text, separator):
             if cells:
                 ends.setdefault(end, len(rows))
                 if 1 < width < len(cells) and not any(cells[width:]):
@@ -211,15 +212,15 @@ def _rows(path: Path, text: str, separator: str, width: int, notes: list[str]) -
     return rows[1:]
 
 
-def _records(text: str, separator: str) -> Iterator[tuple[list[str], str, int]]:
-    """The cells of each record, the line end behind them and where it ends; a blank line has no cells."""
-    line, end = "", 0
+def _records(text: str, separator: str) -> Iterator[tuple[list[str], str]]:
+    """The cells of each record, the header's first, and the line end behind them; a blank line has no cells."""
+    line = ""
 
     def lines() -> Iterator[str]:
-        nonlocal line, end
+        nonlocal line
         for match in _LINE.finditer(text):
-            line, end = match.group(), match.end()
+            line = match.group()
             yield line
 
     for cells in csv.reader(lines(), delimiter=separator, strict=True):
-        yield cells, line[len(line.rstrip("\r\n")) :], end
+        yield cells, line[len(line.rstrip("\r\n")) :]
