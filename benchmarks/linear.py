@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedKFold
 from sirius_helpers.encoder.baseline import frozen_embeddings
 from sirius_helpers.encoder.label_noise import confident_suggestions, out_of_fold
 from sirius_helpers.files.categories import labels_of, phrases, read_categories
-from sirius_helpers.files.leaks import leak_groups
+from sirius_helpers.files.reviews import leak_groups
 from sirius_helpers.files.runs import begin
 from sirius_helpers.label import label
 from sirius_helpers.review import review

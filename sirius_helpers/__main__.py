@@ -38,27 +38,23 @@ PAUSE = 60.0  # seconds between two states of a bar where none can be redrawn
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """Check the input, then execute the notebook."""
+    """Check the input, then execute the notebook; the executed copy lands in the run's folder."""
     parser = argparse.ArgumentParser(prog="python -m sirius_helpers", description="Execute the notebook.")
     parser.add_argument("--data", default="", help="folder with train.csv, test.csv and the categories, or: contest")
     parser.add_argument("--run", default="", help="files go to checkpoints/<run>/")
     parser.add_argument("--profile", default="auto", help="auto, t4, cpu, chat or rehearsal")
     parser.add_argument("--labels", default="", help="CSV with ready-made labels: text and a category column")
-    execute(**vars(parser.parse_args(arguments)))
-
-
-def execute(data: str, run: str, profile: str, labels: str) -> None:
-    """Run the notebook with these parameters; the executed copy lands in the run's folder."""
+    given = parser.parse_args(arguments)
     if not NOTEBOOK.exists():
         raise UserError(
             f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout of the project, or call the "
             "stages from Python."
         )
-    settings = settings_for(profile, data=data_folder(data), run=run, labels=labels)
+    settings = settings_for(given.profile, data=data_folder(given.data), run=given.run, labels=given.labels)
     check_inputs(settings)
     pinned(settings)
     target = settings.folder / "notebook.ipynb"
-    fields = {"DATA": settings.data, "RUN": settings.run, "PROFILE": profile, "LABELS": settings.labels or ""}
+    fields = {"DATA": settings.data, "RUN": settings.run, "PROFILE": given.profile, "LABELS": settings.labels or ""}
     notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), {name: str(value) for name, value in fields.items()})
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
     start, log = time.monotonic(), ConsoleLog(sys.stdout)
@@ -84,7 +80,7 @@ def execute(data: str, run: str, profile: str, labels: str) -> None:
             "lower tokens_per_batch, and run the same command again: finished batches are kept."
         ) from None
     except papermill.PapermillExecutionError as error:
-        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}".rstrip(": ")
         raise UserError(f"{reason} (cell {error.exec_count} of {target})") from None
     finally:
         log.end_line()

@@ -21,8 +21,7 @@ from .encoder.label_noise import doubtful_labels
 from .encoder.scores import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import fingerprint, write_atomically
-from .files.leaks import near_duplicates, repeating
-from .files.reviews import PARTS, TEST, normalised, read_csv, read_labelled, write_csv
+from .files.reviews import PARTS, TEST, near_duplicates, normalised, read_csv, read_labelled, repeating, write_csv
 from .files.runs import Run, digest, pinned
 from .files.tables import read_table
 from .kinds import Json
@@ -169,7 +168,8 @@ def human_rows(
 
     Left out is what nearly repeats a row outside the test part, or a row of the same source as one.
     """
-    fresh = human[~human["text"].map(normalised).duplicated()]
+    keys = human["text"].map(normalised)
+    fresh = human[keys.isin(categories) & ~keys.duplicated()]
     sources = set(table["source_id"][table["part"] != TEST])
     learned = table["text"][table["source_id"].isin(sources)].tolist()
     repeats = repeating(fresh["text"].tolist(), learned, near_duplicate)

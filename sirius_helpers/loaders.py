@@ -32,10 +32,10 @@ from transformers import (
 from transformers.utils import logging as progress_bars
 
 from .embedded.folders import SOURCES, model_folder
-from .errors import UserError
+from .errors import UserError, is_out_of_memory, refusal
 from .kinds import LanguageModel, Tokenizer
 from .models import hub
-from .models.batching import free_memory, is_out_of_memory
+from .models.batching import free_memory
 from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
 from .settings import ModelSpec
 
@@ -256,7 +256,8 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
                 "Restart the kernel to free what else is loaded, or choose a smaller model."
             ) from error
         kind = "folder" if Path(spec.name).exists() else "model"
+        refused = None if isinstance(error, FileNotFoundError) else refusal(error)
+        advice = "Check the name, the network, and that it has whole *.safetensors weights and needs no code of its own"
         raise UserError(
-            f"{kind} {spec.name!r} could not be loaded: {reason.rstrip('.')}. Check the name, the network, and that it "
-            "has whole *.safetensors weights and needs no code of its own."
+            f"{kind} {spec.name!r} could not be loaded: {reason.rstrip('.')}. {refused[2] if refused else advice}."
         ) from error

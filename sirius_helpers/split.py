@@ -22,8 +22,7 @@ from sklearn.model_selection import train_test_split
 from .errors import UserError
 from .files.categories import Category, phrases, read_categories
 from .files.journal import fingerprint, read_records
-from .files.leaks import leak_groups, repeating
-from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, read_csv, write_csv
+from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, leak_groups, read_csv, repeating, write_csv
 from .files.runs import Run, digest
 from .kinds import Json
 from .review import review

@@ -23,7 +23,7 @@ from .encoder.calibration import SPREAD, fit_temperature
 from .encoder.checkpoints import train_on
 from .encoder.classifier import Classifier, new_model, save
 from .encoder.trainer import class_weights, history_of, new_trainer
-from .errors import UserError
+from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import fingerprint, write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
@@ -31,7 +31,6 @@ from .files.runs import Run, digest, pinned
 from .kinds import Json, Tokenizer
 from .llm.text_tokens import TextTokens
 from .loaders import load_tokenizer, quiet, release
-from .models.batching import is_out_of_memory
 from .settings import Settings
 
 

@@ -250,7 +250,7 @@ def disk_read_only(world: World, rng: random.Random, name: str) -> tuple[int, Pr
         life = world.life(name, checkpoints=disk.folder)
         life.run(random_kill(world, rng, rng.choice(list(STAGES)), 0))
         disk.forbid_writing()
-        return 1, refused(life, disk.before, "could not be written") or (disk.grow(), settled(life))[1]
+        return 1, refused(life, disk.before, "written: ") or (disk.grow(), settled(life))[1]
 
 
 def folder_removed(world: World, rng: random.Random, name: str) -> tuple[int, Problems]:

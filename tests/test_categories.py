@@ -1,7 +1,7 @@
 import pytest
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import by_any_name, labels_of, read_categories
+from sirius_helpers.files.categories import by_any_name, label_named, labels_of, read_categories
 from sirius_helpers.settings import BUNDLED
 
 
@@ -18,6 +18,35 @@ def test_a_plain_list_borrows_what_the_project_knows(tmp_path):
     assert space.label == "космос" and not space.examples
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('category;\nобувь;\n"товары, разные";\n', "quotes around the labels left out; 'category' taken as the header"),
+        ("обувь\r\nтовары, разные\r\n\r\n", ""),
+        ('"обувь"\n"товары, разные"\n', "separators and quotes around the labels left out"),
+        ("\ufeffКатегория\t\t\nобувь\t\t\nтовары, разные\t\t\n\t\t\n", "'Категория' taken as the header"),
+    ],
+)
+def test_a_plain_list_is_read_as_a_spreadsheet_saves_it(tmp_path, capsys, text, said):
+    (tmp_path / "categories.txt").write_text(text, encoding="utf-8")
+    assert labels_of(read_categories(tmp_path)) == ["обувь", "товары, разные"]
+    out = capsys.readouterr().out
+    assert said in out and out.count("\n") == bool(said)
+
+
+def test_numbers_are_found_as_a_spreadsheet_writes_them():
+    assert [label_named(name, {"1": "1", "2": "2"}, "") for name in ("1", "2.0", "1,00")] == ["1", "2", "1"]
+
+
+def test_names_are_the_same_in_composed_and_decomposed_letters(tmp_path, capsys):
+    (tmp_path / "categories.toml").write_text(
+        '[[category]]\nlabel = "чаи\u0306"\n[[category]]\nlabel = "кофе"\n', encoding="utf-8"
+    )
+    names = by_any_name(read_categories(tmp_path))
+    assert "categories.toml: letters written as two characters composed: 1." in capsys.readouterr().out
+    assert label_named("чай", names, "") == label_named("чаи\u0306", names, "") == "чай"
+
+
 def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
     taxonomy = read_categories(BUNDLED)
     assert len(labels_of(taxonomy)) == 9
@@ -29,10 +58,30 @@ def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
     [
         ("categories.txt", "одна\n", "a classifier needs at least two"),
         ("categories.txt", "а\nб\nа\n", "stand twice"),
+        (
+            "categories.txt",
+            "category\nа;для ног\nб;для дома\n",
+            "rows 2, 3: 'а;для ног' is not one label. Write one per",
+        ),
+        ("categories.txt", ",category\n0,а\n1,б\n", "rows 2, 3: '0,а' is not one label"),
+        ("categories.txt", "а\n#ССЫЛКА!\n", "row 2: '#ССЫЛКА!' is not one label"),
         ("categories.toml", "[[category]\n", "not valid TOML"),
-        ("categories.toml", '[[category]]\nname = "x"\n', 'category 0 name: Unexpected.*needs label = "…"'),
-        ("categories.toml", '[[category]]\nlabel = "x"\nexamples = "подошва"\n', "category 0 examples: .*lists of"),
-        ("categories.toml", '[[category]]\nlabel = "x"\naliases = ["y", 5]\n', "category 0 aliases 1: .*lists of"),
+        ("categories.toml", "[[category]]\nlabel = 5\n", "category 1 label: Input should be a valid string"),
+        (
+            "categories.toml",
+            '[[category]]\nlabel = "x"\nexamples = [2026-01-01]\n',
+            "examples 1: Input should be a valid",
+        ),
+        (
+            "categories.toml",
+            '[[category]]\nlabel = "x"\nexamples = [" "]\n',
+            "examples 1: String should have at least 1",
+        ),
+        ("categories.toml", '[category]\nlabel = "x"\n', "category: Input should be a valid list"),
+        ("categories.toml", 'category = ["x", "y"]\n', "category 1: Input should be a"),
+        ("categories.toml", '[[category]]\nname = "x"\n', 'category 1 name: Unexpected.*needs label = "…"'),
+        ("categories.toml", '[[category]]\nlabel = "x"\nexamples = "подошва"\n', "category 1 examples: .*lists of"),
+        ("categories.toml", '[[category]]\nlabel = "x"\naliases = ["y", 5]\n', "category 1 aliases 2: .*lists of"),
         ("categories.toml", '[[categories]]\nlabel = "x"\n', r"categories \[key\]: Input should be 'category'"),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_file_that_may_not_be_read_says_why(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # changed modes do not stop root, who runs tests in containers
-    with pytest.raises(UserError, match=r"test.csv cannot be read \(Permission denied\); correct its permissions"):
+    with pytest.raises(UserError, match="test.csv cannot be read: Permission denied. Give yourself the right to"):
         read_text(path)
 
 

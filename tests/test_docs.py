@@ -6,8 +6,7 @@ import pytest
 
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.files.inputs import check_inputs
-from sirius_helpers.files.leaks import near_duplicates
-from sirius_helpers.files.reviews import read_texts
+from sirius_helpers.files.reviews import near_duplicates, read_texts
 from sirius_helpers.llm.judge import read_control
 from sirius_helpers.settings import PROJECT, settings_for
 

@@ -41,7 +41,7 @@ def test_human_rows_leave_out_what_the_model_learned_from():
     rows = [("Сапоги малы", "s1", "train"), ("чашка бита", "s2", "test"), ("плед колется", "s3", "test")]
     rows += [("колючий такой плед", "s3", "train")]  # a paraphrase of a held-out review
     table = pd.DataFrame(rows, columns=["text", "source_id", "part"])
-    texts = ["сапоги  малы", "сапоги малы!", "Чашка бита", "чашка бита", "плед колется", "лампа"]
+    texts = ["сапоги  малы", "сапоги малы!", "Чашка бита", "чашка бита", "плед колется", "лампа", " "]
     human = pd.DataFrame({"text": texts})
     rows = human_rows(table, human, dict.fromkeys(["чашка бита", "лампа"], "a"), 90)
     assert rows.to_dict("list") == {"text": ["Чашка бита", "лампа"], "category": ["a", "a"]}

@@ -1,4 +1,6 @@
+import errno
 import gc
+import os
 import re
 
 import pytest
@@ -148,4 +150,26 @@ def test_a_model_too_large_for_the_card_says_so(monkeypatch, qwen):
     monkeypatch.setattr(loaders.AutoModelForCausalLM, "from_pretrained", full)
     expected = pytest.raises(UserError, match="does not fit into memory.*choose a smaller model")
     with expected, causal_lm(ModelSpec(qwen), "cpu"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+            "Too many open files. Restart the kernel",
+        ),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device. Free some space.$"),
+        (OSError("no file named model.safetensors"), "no file named .*Check the name, the network"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/no/such/folder/model"), "Check the name, the network"),
+    ],
+    ids=str,
+)
+def test_what_keeps_a_model_from_loading_is_named_with_its_own_remedy(monkeypatch, qwen, error, said):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(loaders.AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(UserError, match=f"could not be loaded: .*{said}"), causal_lm(ModelSpec(qwen), "cpu"):
         pass

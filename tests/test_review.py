@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -5,7 +6,7 @@ import pytest
 from conftest import write_csv
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import read_categories
+from sirius_helpers.files.categories import Category, read_categories
 from sirius_helpers.files.reviews import BY_HAND, correct, correct_new, corrected, read_corrections, read_texts
 from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
@@ -34,6 +35,30 @@ def test_a_correction_is_kept_and_the_next_review_picks_it_up(labelled):
     labels = review(labelled).set_index("id")
     assert labels["category"][[ids[0], ids[2]]].tolist() == ["посуда"] * 2
     assert (labels["labeler"] == BY_HAND).sum() == 2
+
+
+IDS = ["r717936690456", "r004616298152", "r396036402e20", "r396036402e20-2", "a1b2c3d4e5f6", "r717937000000", "r5e3"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "right"),
+    [
+        ("r717936690456,004616298152,396036402e20,R396036402E20-2", IDS[:4]),  # as an older version wrote them, too
+        ("4616298152,3.96036402E+28", IDS[1:3]),
+        ("4,61630E+09,717936690456,3,96036E+28", [IDS[1], IDS[0], IDS[2]]),
+        ("5,00E+03", [IDS[6]]),
+    ],
+)
+def test_ids_that_a_spreadsheet_took_for_numbers_are_found(tmp_path, capsys, rows, right):
+    path = tmp_path / "corrections.csv"
+    values = re.findall(r"(?:\d,)?[^,]+", rows)
+    path.write_text("id;category\n" + "".join(f"{value};b\n" for value in values), encoding="utf-8")
+    reviews, taxonomy = pd.DataFrame({"id": IDS, "text": IDS}), [Category("a"), Category("b")]
+    assert read_corrections(path, taxonomy, reviews) == dict.fromkeys(right, "b")
+    assert ("took for numbers" in capsys.readouterr().out) == ("E+" in rows)
+    path.write_text("id;category\n7,17937E+11;b\n9E+9;b\na1b2c3d4e5f6;b\n", encoding="utf-8")  # two look like the first
+    with pytest.raises(UserError, match=r"rows 1, 2: no review has the id '7,17937E\+11', '9E\+9'; correct the row"):
+        read_corrections(path, taxonomy, reviews)
 
 
 def test_a_later_correction_replaces_the_earlier_one(labelled):

@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 from conftest import write_csv as write_quoted
@@ -89,8 +91,20 @@ def test_an_alias_is_filed_under_its_category_and_said_so(tmp_path, capsys):
     ("body", "message"),
     [
         ("text,category\nx,мебель\n", "row 1: 'мебель' is not a category; allowed are обувь, посуда"),
-        ("text,category\nx,\n", "row 1: '' is not a category"),
-        ("text,category\nx,обувь\nX ,посуда\n", "row 2: the same text has two categories"),
+        (
+            "text,category\nx,мебель\ny,обувь\nz,Обувь\n",
+            "rows 1, 3: 'мебель', 'Обувь' are no categories; allowed are обувь, посуда. Correct it, or name it under",
+        ),
+        (
+            "text,category\nx,\ny,обувь\nz, \n",
+            "labels.csv: no category in rows 1, 3. Leave each text one category; a text that is to have none goes",
+        ),
+        (
+            "text,category\nx,обувь\ny,туфли\nX ,посуда\nу,\ny,посуда\nу,обувь\nz,\n",
+            r"no category in row 7; several for the text of rows 1, 3 \(обувь, посуда\); several for .* rows 2, 5",
+        ),
+        ("text,category\n#Н/Д,обувь\n", "row 1: '#Н/Д' is a spreadsheet's error"),
+        ("text,category\nx,#REF!\n", "row 1: '#REF!' is not a category"),
         ("text,a,b\nx,y,z\n", "needs a column 'category'"),
         ("text\nx\n", "needs a column 'category'"),
     ],
@@ -100,6 +114,91 @@ def test_bad_labels_are_refused_with_their_row(tmp_path, body, message):
     path.write_text(body, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_labelled(path, TAXONOMY)
+
+
+LABELS = {  # what it is: (file, text, what is said)
+    "decomposed letters in the category": ("a.csv", "text,category\nЧаи\u0306ник,обувь\n", "composed: 1"),
+    "quotes and separators around the category": (
+        "a.csv",
+        'text,category\nчайник,"""обувь"";"\n',
+        "filed under 'обувь'",
+    ),
+    "spaces that do not break": ("a.csv", "text,category\nчайник, обувь\u00a0\n", ""),
+    "pandas's index column": ("a.csv", "Unnamed: 0,text,label\n0,чайник,обувь\n", ""),
+    "an annotator's blank beside another's answer": (
+        "a.csv",
+        "text,category\nчайник,\nчайник,обувь\nчайник,туфли\n",
+        "1 rows without a category left out",
+    ),
+    "a row without text": ("a.csv", "text,category\nчайник,обувь\n ,посуда\n", "1 rows without text left out (row 2)"),
+    "Label Studio, CSV": (
+        "a.csv",
+        "annotation_id,annotator,created_at,id,lead_time,sort,text,updated_at\n1,1,2026-01-01,5,3.1,обувь,чайник,2026\n",
+        "",
+    ),
+    "Label Studio, JSON": (
+        "a.json",
+        '[{"id": 5, "data": {"text": "чайник"}, "annotations": [\n'
+        '{"was_cancelled": true, "result": []},\n'
+        '{"was_cancelled": false, "result": [{"type": "choices", "value": {"choices": ["обувь"]}}]}]}]',
+        "",
+    ),
+    "Label Studio, JSON-MIN": (
+        "a.json",
+        '[{"text": "чайник", "id": 5, "sort": "обувь", "annotator": 1, "annotation_id": 1, "lead_time": 3.1,'
+        ' "created_at": "2026", "updated_at": "2026"}]',
+        "",
+    ),
+    "doccano, CSV": ("a.csv", "id,text,label,Comments\n1,чайник,обувь,\n", "taken as 'comments'"),
+    "doccano, JSON Lines": (
+        "a.jsonl",
+        '{"id": 1, "text": "ча\\u0438\\u0306ник", "label": ["обувь"], "Comments": []}\n' * 2,
+        "",
+    ),
+    "doccano, JSON": (
+        "a.json",
+        '[{"id": 1, "text": "чайник", "label": ["туфли"], "Comments": []}]',
+        "filed under 'обувь'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LABELS)
+def test_labels_are_read_as_spreadsheets_and_annotation_tools_leave_them(tmp_path, capsys, what):
+    name, text, said = LABELS[what]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_labelled(tmp_path / name, TAXONOMY) == {"чайник": "обувь"}
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "чайник", "label": ["обувь", "посуда"]}', "row 1: 'обувь#посуда' is not a category"),
+        ('[{"data": {"text": "чайник"}, "annotations": []}]', "no category in row 1"),
+        ('{"text": "чайник", "label": []}\n{"text": "x", "label": ["обувь"]}', "no category in row 1"),
+        ('[{"data": {"review": "чайник"}, "annotations": []}]', "every cell of the column 'text' is empty"),
+        ('{"review": "чайник", "label": ["обувь"]}', "has no 'text'; it has 'review', 'label'"),
+        (
+            '{"text": "чайник", "label": ["обувь"]}\n{"text": ',
+            r"no export of Label Studio or doccano \(Expecting .*line 2",
+        ),
+        ('[["чайник", "обувь"]]', "no export of Label Studio or doccano"),
+        ("text,category\nчайник,обувь\n", "no export of Label Studio or doccano"),
+        ("", "has no 'text'; it has . Give"),
+    ],
+)
+def test_an_export_without_one_category_for_each_text_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "all.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=f"all.jsonl.*{message}") as refusal:
+        read_labelled(path, TAXONOMY)
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_id_looks_like_a_number_to_a_spreadsheet():
+    assert review_ids(["отзыв 137"] * 2) == ["r767554032370", "r767554032370-2"]
+    assert not any(re.fullmatch(r"[\d.,]+(e\d+)?", i) for i in review_ids(f"отзыв {n}" for n in range(3_000)))
 
 
 def test_labels_saved_by_a_russian_excel_are_read(tmp_path, capsys):

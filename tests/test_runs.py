@@ -1,12 +1,16 @@
-import errno
 import os
+import resource
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
-from sirius_helpers.errors import UserError
+from sirius_helpers.errors import UserError, command
 from sirius_helpers.files import runs
 from sirius_helpers.files.runs import MADE_BY, Run
 from sirius_helpers.settings import PROJECT
@@ -114,11 +118,74 @@ def test_a_damaged_run_json_is_set_aside_and_says_so_once(tmp_path, capsys, cont
     assert run.path("run.json.damaged").read_bytes() == content
 
 
-def test_a_disk_that_is_full_is_one_line_and_the_stage_is_not_recorded(tmp_path):
-    run = Run(tmp_path)
-    with pytest.raises(UserError, match="No space left on device"), run.stage("train", "f1", []):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def fill_a_disk(folder):
+    with open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"x")
+
+
+def write_where_one_may_not(folder):
+    folder.chmod(0o500)
+    root = os.geteuid() == 0
+    if root:  # who may write anywhere
+        os.seteuid(65534)
+    try:
+        (folder / "new").write_bytes(b"")
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def open_too_many_files(folder):
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, old[1]))
+        while True:
+            files.append(open(os.devnull))  # noqa: SIM115
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+        for file in files:
+            file.close()
+
+
+def ask_nobody(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    socket.create_connection(address)
+
+
+CAUSES = {  # what happens inside a stage: what is said
+    fill_a_disk: "could not be written: No space left on device .* MiB free.* Free some space, then run",
+    write_where_one_may_not: "new could not be read or written: Permission denied .* Give yourself the right to",
+    lambda folder: (
+        shutil.rmtree(folder) or (folder / "new").touch()
+    ): "new could .*No such file .*Bring the folder back",
+    open_too_many_files: "^the work stopped: Too many open files. Restart the kernel.* or allow more",
+    ask_nobody: "^the work stopped: Connection refused. Check the network and the server",
+    lambda _: bytearray(2**62): "^the work stopped: Cannot allocate memory. Close what else needs memory, or lower",
+    lambda _: torch.empty(2**60): "^the work stopped: Cannot allocate memory",
+}
+
+
+@pytest.mark.parametrize("happens", CAUSES)
+def test_what_the_system_refuses_is_told_by_its_cause_and_the_stage_is_not_recorded(tmp_path, happens):
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match=CAUSES[happens]), run.stage("train", "f1", []):
+        happens(run.folder)
     assert not run.is_finished("train", "f1")
+
+
+def test_an_interrupt_says_that_the_stage_can_go_on(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path).stage("train", "f1", []):
+        signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().out == "\ntrain: interrupted. Run it again: it goes on after what was finished.\n"
+
+
+def test_an_interrupted_command_ends_in_one_line(capsys):
+    assert command(lambda _: signal.raise_signal(signal.SIGINT))([]) == 130
+    assert capsys.readouterr().err == "Interrupted. Run the same command again: what was finished is kept.\n"
 
 
 def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):

@@ -13,8 +13,7 @@ from rapidfuzz import fuzz
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import Category
-from sirius_helpers.files.leaks import leak_groups, near_duplicates
-from sirius_helpers.files.reviews import PARTS, TEST, TRAIN, normalised
+from sirius_helpers.files.reviews import PARTS, TEST, TRAIN, leak_groups, near_duplicates, normalised
 from sirius_helpers.files.runs import Run
 from sirius_helpers.split import (
     grouped_parts,

@@ -75,7 +75,45 @@ READ = {  # what it is: (bytes, texts, what is said)
     "control characters": (b"text\na\x01\x1b\x7fb\n", ["a\x01\x1b\x7fb"], None),
     "a review of 100,000 characters": (b"text\n" + b"a" * 100_000 + b"\n", ["a" * 100_000], None),
     "emoji": ("text\n👍🏽👨‍👩‍👧\n".encode(), ["👍🏽👨‍👩‍👧"], None),
-    "combining marks": ("text\nи\u0306\n".encode(), ["и\u0306"], None),
+    "decomposed letters": (
+        'text,n\n"чаи\u0306, е\u0308ж",1\n'.encode(),
+        ["чай, ёж"],
+        "letters written as two characters composed: 2",
+    ),
+    "marks that make no other letter": ("text\nза\u0301мок\n".encode(), ["за\u0301мок"], None),
+    "a title, a date and a blank line above the header": (
+        "Отзывы за май;;\n;;\n\ntext;n;\nмала;1;\n".encode(),
+        ["мала"],
+        "left out above the header: 'Отзывы за май;;\\n;;'; separated by ';'",
+    ),
+    "lines quoted as a whole": (
+        '"text,n"\n"мала,1"\n"""да, но"",2"\n'.encode(),
+        ["мала", "да, но"],
+        "quotes around whole lines left out",
+    ),
+    "the header once more, where files were joined": (
+        b"text,n\na,1\ntext,n\nb,2\n",
+        ["a", "b"],
+        "the header once more, left out: 1",
+    ),
+    "separators at the end of rows, not of the header": (
+        b"text;n\na;1;;\nb;2;\n",
+        ["a", "b"],
+        "separated by ';'; rows with empty cells beyond the header's, left out: 2",
+    ),
+    "one column, a separator behind each row": (
+        b"text\n" + b"a, b;\n" * 10,
+        ["a, b"] * 10,
+        "a single column, so commas are text; every row ends in ';', which is left out",
+    ),
+    "one column, a few rows that end in a comma": (
+        b"text\na,\nb,\n",
+        ["a,", "b,"],
+        "a single column, so commas are text",
+    ),
+    "pandas's index column": (b"Unnamed: 0,text\n0,a\n", ["a"], None),
+    "error values in columns that are not read": (b"text,n\na,#N/A\n", ["a"], None),
+    "hashes and marks that are no error value": ("text\n#супер!\n#1\n##\n".encode(), ["#супер!", "#1", "##"], None),
     "right-to-left marks and zero-width characters": (
         "text\n\u202bа\u200bб\u200f\n".encode(),
         ["\u202bа\u200bб\u200f"],
@@ -146,7 +184,14 @@ REFUSED = {  # what it is: (bytes, message)
     "UTF-8 saved as if it were Latin-1": (TEXT.encode().decode("latin-1").encode(), "read in a wrong encoding"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0\xff\xfe", "is not UTF-8 .*line 1"),
     "zero bytes": (b"\0" * 512, "is a binary file"),
-    "gzip": (b"\x1f\x8b\x08\0\0\0\0\0", "is a gzip archive, and a CSV file is needed; unpack it"),
+    "gzip": (b"\x1f\x8b\x08\0\0\0\0\0", "is a gzip archive; unpack it"),
+    "an error value of a Russian Excel": (
+        "text;n\nмала;1\n#ИМЯ?;2\n #ЗНАЧ! ;3\n".encode(),
+        r"rows 2, 3: '#ИМЯ\?', ' #ЗНАЧ! ' is a spreadsheet's error and no text. Put what stood there back",
+    ),
+    "error values in many rows": (b"text\n" + b"#REF!\n" * 20, "rows 1, 2, 3, 4, 5, 6, 7, 8 and 12 more: '#REF!' is"),
+    "a column too narrow for its number": (b"text\n########\n", "row 1: '########' is a spreadsheet's error"),
+    "a header far below": (b"a\n" * 10 + b"text\nb\n", "has no column 'text'; it has 'a'"),
     "an .xlsx under another name": (b"PK\x03\x04\x14\0\x06\0", "is an Excel workbook .*save the sheet as 'CSV UTF-8'"),
     "an .xls under another name": (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
     "JSON": (b'[{"text": "a"}]', "is JSON, and a CSV file is needed; save its records as CSV"),
@@ -200,7 +245,8 @@ def csv_module(table, delimiter):
     return file.getvalue()
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.text(
+MARKS = "".join(map(chr, range(0x300, 0x370)))  # join the letter before them
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0" + MARKS), max_size=20) | st.text(
     "а,;\t\"\n\r '", max_size=8
 )
 # Python before 3.13 does not quote a lone carriage return that the line end does not hold.

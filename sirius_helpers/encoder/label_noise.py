@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from ..files.leaks import leak_groups
+from ..files.reviews import leak_groups
 from ..settings import Settings
 from .baseline import fit_linear
 

@@ -31,10 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"a batch of {settings.batch_size} texts cannot be shared by {state.num_processes} processes; choose a "
             "number that divides it."
         )
-    if settings.device == "cuda" and state.local_process_index >= torch.cuda.device_count():
-        raise UserError(
-            f"each process needs a GPU of its own, and {torch.cuda.device_count()} are visible; start so many."
-        )
+    if settings.device == "cuda" and state.local_process_index >= (visible := torch.cuda.device_count()):
+        raise UserError(f"each process needs a GPU of its own, and {visible} are visible; start so many.")
     train(settings)
 
 

@@ -8,17 +8,22 @@ label per line), whose labels take description and examples from the package's o
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import UserError
 from ..settings import BUNDLED
-from .decoding import read_toml, read_utf8
+from .decoding import read_text, read_toml, tell
+from .tables import ERROR_VALUE, listed, rows_of
 
-Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
+Name = Annotated[str, AfterValidator(lambda name: " ".join(name.split()))]  # also without a spreadsheet's odd spaces
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class Category:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    label: Trimmed
-    description: Trimmed = ""
-    examples: tuple[str, ...] = ()  # short phrases in the voice of a review
-    aliases: tuple[str, ...] = ()  # other names under which imported labels may file it
+    label: Name
+    description: Name = ""
+    examples: tuple[Phrase, ...] = ()  # short phrases in the voice of a review
+    aliases: tuple[Name, ...] = ()  # other names under which imported labels may file it
 
 
+_HEADERS = ("category", "categories", "label", "labels", "категория", "категории")  # above a list of them
+_SEVERAL = re.compile(r".*[;\t]|\d+,")  # cells of several columns, an index first among them
 _CONTENT = TypeAdapter(dict[Literal["category"], list[Category]])
 
 
@@ -43,10 +50,11 @@ def read_categories(folder: Path) -> list[Category]:
         taxonomy = _read_toml(path)
     else:
         known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
-        labels = [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
-        taxonomy = [known.get(label, Category(label)) for label in labels]
+        taxonomy = [known.get(label, Category(label)) for label in _read_list(path)]
     if len(taxonomy) < 2:
-        raise UserError(f"{path} lists {len(taxonomy)} categories; a classifier needs at least two.")
+        raise UserError(
+            f"{path} lists {len(taxonomy)} categories; a classifier needs at least two (in a .txt one per line)."
+        )
     names = [name for category in taxonomy for name in (category.label, *category.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
@@ -66,13 +74,26 @@ def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
 
 def label_named(name: str, names: dict[str, str], place: str) -> str:
     """The label that a name of `by_any_name` stands for; `place` begins the complaint about another."""
-    if name not in names:
+    (label,) = labels_named([name], names, lambda _: place)
+    return label
+
+
+def labels_named(given: Iterable[str], names: dict[str, str], place: Callable[[list[int]], str]) -> list[str]:
+    """The labels that a column's names stand for, separators and quotes around them left out where that helps.
+
+    UserError about all others at once; `place` tells where so many rows are.
+    """
+    plain = [" ".join(unicodedata.normalize("NFC", name).split()) for name in given]
+    plain = [name if name in names else _bare(name) for name in plain]
+    if wrong := {row: name for row, name in enumerate(plain, start=1) if name not in names}:
         allowed = ", ".join(name for name, label in names.items() if name == label)
+        unknown = [name for name in dict.fromkeys(wrong.values()) if name]
+        fault = f"{listed(unknown)} {'are no categories' if len(unknown) > 1 else 'is not a category'}"
         raise UserError(
-            f"{place}: {name!r} is not a category; allowed are {allowed}. "
-            "Correct it, or name it under aliases of a category in categories.toml."
+            f"{place([*wrong])}: {fault if unknown else 'no category'}; allowed are {allowed}. Correct it, "
+            "or name it under aliases of a category in categories.toml."
         )
-    return names[name]
+    return [names[name] for name in plain]
 
 
 def phrases(taxonomy: list[Category]) -> list[tuple[str, str]]:
@@ -113,11 +134,42 @@ def _file_of(folder: Path) -> Path:
     return path
 
 
+def _read_list(path: Path) -> list[str]:
+    """The labels of a categories.txt, one per line, also where a spreadsheet saved it as a table of one column."""
+    text, notes = read_text(path)
+    lines = [line.strip() for line in text.splitlines()]
+    labels = [_bare(line) for line in lines]
+    if labels != lines:
+        notes.append("separators and quotes around the labels left out")
+    first = next((label for label in labels if label), "")
+    if first.casefold() in _HEADERS:
+        notes.append(f"{first!r} taken as the header")
+        labels[labels.index(first)] = ""
+    if wrong := [row for row, label in enumerate(labels, 1) if _SEVERAL.match(label) or ERROR_VALUE.fullmatch(label)]:
+        raise UserError(
+            f"{rows_of(path, wrong)}: {labels[wrong[0] - 1]!r} is not one label. Write one per line and nothing else; "
+            "descriptions and examples go into a categories.toml."
+        )
+    tell(path, notes)
+    return [label for label in labels if label]
+
+
+def _bare(name: str) -> str:
+    """A name without what a spreadsheet adds: separators and quotes around it, odd spaces, decimals of a number."""
+    name = re.sub(r"^(\d+)[.,]0+$", r"\1", " ".join(name.split()).strip(" ;,"))
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = name[1:-1].replace('""', '"').strip(" ;,")
+    return name
+
+
 def _read_toml(path: Path) -> list[Category]:
     try:
         return _CONTENT.validate_python(read_toml(path)).get("category", [])
     except ValidationError as error:
-        wrong = [f"{' '.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()]
+        wrong = [
+            f"{' '.join(str(n + 1 if isinstance(n, int) else n) for n in found['loc'])}: {found['msg']}"
+            for found in error.errors()
+        ]
         raise UserError(
             f'{path}: {"; ".join(wrong)}. Every [[category]] needs label = "…"; description is text, examples and '
             'aliases are lists of texts, such as ["…", "…"]; there is nothing else.'

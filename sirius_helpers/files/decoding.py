@@ -11,19 +11,19 @@ from __future__ import annotations
 import codecs
 import re
 import tomllib
+import unicodedata
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, refusal
 from ..kinds import Json
 
 RIVALS = ("koi8-r", "cp866", "mac-cyrillic")  # never read, but what is Russian in one of them too is not certain
 NOT_TEXT = {
-    b"PK\x03\x04": ("an Excel workbook or another zip archive", "open it and save the sheet as 'CSV UTF-8'"),
+    b"PK\x03\x04": ("an Excel workbook or another zip archive", "save the sheet as 'CSV UTF-8', or unpack it"),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "open it and save the sheet as 'CSV UTF-8'"),
     b"\x1f\x8b": ("a gzip archive", "unpack it"),
     b"version https://git-lfs": ("a Git LFS pointer and not the file itself", "run 'git lfs pull'"),
     b"<": ("a web page (HTML or XML)", "download the file itself again"),
-    **dict.fromkeys((b"{", b"["), ("JSON", "save its records as CSV")),
 }
 SAVE_AGAIN = "open it in the program that made it and save it as 'CSV UTF-8'"
 
@@ -32,10 +32,11 @@ _WORD = re.compile(r"[A-Za-z]*[^\x00-\x7f\xa0«»„“”‘’–—…№°](
 _RUSSIAN = re.compile(r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+")
 # UTF-8 that was once read as Windows-1251 or -1252: each letter became one of these four and a rare character.
 _SPOILT = re.compile(r"(?:[РСÐÑ][^\x00-\x7fА-Яа-я]){4,}")
+_WITH_MARKS = re.compile(r"[^\W\d_][\u0300-\u036f]+")  # й as и and a breve, which is how macOS writes file names
 
 
 def read_text(path: Path) -> tuple[str, list[str]]:
-    """The text of a file, without NUL characters, and a note on each thing that was not as it should be."""
+    """The text of a file, letters composed and NUL characters left out, and a note on each thing that was not right."""
     text, encoding = _decoded(path, _read_bytes(path))
     notes = [f"read as {encoding}"] * (encoding != "utf-8")
     if nuls := text.count("\0"):
@@ -50,21 +51,25 @@ def read_text(path: Path) -> tuple[str, list[str]]:
                 "export the file from its source again, as 'CSV UTF-8'."
             )
         notes.append(f"letters spoilt by a wrong encoding kept as they are (first in line {line})")
-    return text.replace("\0", ""), notes
+    text, length = text.replace("\0", ""), len(text) - nuls
+    if not unicodedata.is_normalized("NFC", text):
+        text = _WITH_MARKS.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
+    notes += [f"letters written as two characters composed: {length - len(text)}"] * (len(text) < length)
+    return text, notes
 
 
-def read_utf8(path: Path) -> str:
-    """A UTF-8 text; a byte order mark at its start is left out."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+def tell(path: Path, notes: list[str]) -> None:
+    """Say in one line what was repaired, if anything was."""
+    if notes:
+        print(f"{path.name}: {'; '.join(notes)}.")
 
 
 def read_toml(path: Path) -> Json:
     """The content of a TOML file; a UserError names the place in it that is wrong."""
+    text, notes = read_text(path)
+    tell(path, notes)
     try:
-        return tomllib.loads(read_utf8(path))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from None
 
@@ -85,16 +90,17 @@ def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder, and a CSV file is needed.") from None
+        raise UserError(f"{path} is a folder, and a file is needed.") from None
     except FileNotFoundError:
         if path.is_symlink():
             raise UserError(f"{path} is a link to a file that does not exist; put the file itself there.") from None
         raise UserError(f"{path} does not exist; put the file there, or correct DATA (or LABELS).") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its permissions or copy it anew.") from None
+        _, reason, remedy = refusal(error) or ("", error.strerror, "Copy it anew")
+        raise UserError(f"{path} cannot be read: {reason}. {remedy}, then try again.") from None
     for start, (kind, remedy) in NOT_TEXT.items():
         if data[:1_000].lstrip().startswith(start):
-            raise UserError(f"{path} is {kind}, and a CSV file is needed; {remedy}.")
+            raise UserError(f"{path} is {kind}; {remedy}.")
     return data
 
 

@@ -9,7 +9,6 @@ hold, and because a person can open it. Knows nothing of what the records mean.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import UserError
+from ..errors import UserError, refusal
 from ..kinds import Json, JsonView
 
 
@@ -149,41 +148,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what could not be written there, how much room is left, and what to do."""
+    """Say in one line what the system refused to the work at `path`, and what to do; the rest stays what it is."""
     try:
         yield
     except Exception as error:
-        reason = _disk_error(error)
-        if reason is None:
+        if (refused := refusal(error)) is None:
             raise
-        try:
-            free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-            room = f"{free / 2**20:.1f} MiB free"
-        except OSError:
-            room = "its disk does not answer"
+        what, reason, remedy = refused
+        place = f"{getattr(error, 'filename', None) or path} {what}" if what else "the work stopped"
+        room = f" ({_room(path)})" if what else ""
         raise UserError(
-            f"{getattr(error, 'filename', None) or path} could not be written: {os.strerror(reason)} ({room}). "
-            f"{_REMEDY.get(reason, 'Bring the folder back')}, then run the stage again; what was recorded there is "
-            "kept."
+            f"{place}: {reason}{room}. {remedy}, then run the stage again; what was recorded there is kept."
         ) from error
 
 
-_REMEDY = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space")
-_REMEDY |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Make the folder writable")
-
-
-def _disk_error(error: Exception) -> int | None:
-    """The errno of what the disk refused, however a library wraps it; None where it is no matter of writing."""
-    if isinstance(error, FileNotFoundError) and Path(error.filename or ".").parent.exists():
-        return None  # a file that was to be read
-    if isinstance(error, OSError):
-        return error.errno
-    said = str(error)
-    if number := re.search(r"\bOs (?:error |{ code: )(\d+)", said, re.IGNORECASE):  # safetensors, and how it did once
-        return int(number[1])
-    # PyTorch has two ways, by where in a file the room ended.
-    stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said
-    return errno.ENOSPC if stopped_short else None
+def _room(path: Path) -> str:
+    """What the disk of a file can still hold."""
+    try:
+        free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+    except OSError:
+        return "its disk does not answer"
+    return f"{free / 2**20:.1f} MiB free"
 
 
 def _lines(records: Iterable[JsonView]) -> bytes:

@@ -1,4 +1,5 @@
-"""Reviews in, tables out: what a table of reviews, labels or corrections must hold, and CSV files of our own.
+"""Reviews in, tables out: what a table of reviews, labels or corrections must hold, and CSV files of our own. Which
+reviews are copies, or nearly, and so would leak across a split.
 
 Every complaint names the file, the row and what to do. Row numbers count the table's rows from 1 without the
 header, because a review may hold line breaks.
@@ -11,39 +12,46 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from rapidfuzz import fuzz, process
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import UserError
+from ..kinds import Json
 from ..settings import Settings
-from .categories import Category, by_any_name, label_named, read_categories
+from .categories import Category, by_any_name, label_named, labels_named, read_categories
+from .decoding import read_text, tell
 from .journal import read_records, write_atomically
 from .lock import run_lock
 from .runs import Run
-from .tables import listed, read_table
+from .tables import listed, numbered, read_table, rows_of
 
 CORRECTIONS = "corrections.csv"  # id or text, category: a run's labels set right by hand
 BY_HAND = "corrected by hand"  # the labeler of a corrected label
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")  # of split.csv
 EXAMPLE = "example"  # the source_id of a category's own phrase
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
+_SPACE = re.compile(r"\s*")
+# Columns beside text in the exports of Label Studio and doccano that are not the category.
+BOOKKEEPING = {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "comments"}
 # Columns of our own tables that hold text, also where it looks like a number or like nothing.
 WORDS = ("id", "text", "category", "labeler", "source_id", "part", "predicted", "suggested")
 
 
 def read_reviews(path: Path) -> pd.DataFrame:
     """Training reviews: columns id, text. Rows without text are left out, and it says so."""
-    table = read_table(path, ["text"])[["text"]]
-    blank = table["text"].str.strip() == ""
-    if blank.all():
-        raise UserError(f"{path}: every cell of the column 'text' is empty.")
-    if blank.any():
-        rows = ", ".join(str(row + 1) for row in table.index[blank][:5])
-        print(f"{path.name}: {int(blank.sum())} rows without text left out (row {rows}).")
-    table = table[~blank].reset_index(drop=True)
-    return pd.DataFrame({"id": review_ids(table["text"]), "text": table["text"]})
+    table = _with_text(path, read_table(path, ["text"]))
+    return pd.DataFrame({"id": review_ids(table["text"]), "text": table["text"]}).reset_index(drop=True)
 
 
 def read_labels(run: Run) -> pd.DataFrame:
@@ -59,56 +67,182 @@ def read_texts(path: Path) -> list[str]:
 def review_ids(texts: Iterable[str]) -> list[str]:
     """An id for each text, from the text alone, so that adding rows changes no other row's id.
 
-    A repeated text gets -2, -3, … after it.
+    One that a spreadsheet would take for a number gets a letter in front; a repeated text gets -2, -3, … after it.
     """
-    stems = pd.Series([hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in texts])
+    hashes = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in texts)
+    stems = pd.Series([f"r{stem}" if _NUMBER.fullmatch(stem) else stem for stem in hashes])
     earlier = stems.groupby(stems).cumcount()
     return [stem if not n else f"{stem}-{n + 1}" for stem, n in zip(stems, earlier, strict=True)]
 
 
 def normalised(text: str) -> str:
-    """A text without case and spacing: what makes two copies of one review equal."""
-    return " ".join(text.casefold().split())
+    """A text without case, spacing and ways of writing a letter: what makes two copies of one review equal."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
+    """A group number for each row: an original, its paraphrases, and all near-duplicates of any of them."""
+    source = pd.factorize(table["source_id"])[0]
+    first = pd.Series(range(len(table))).groupby(source).transform("first")
+    links = [*enumerate(first), *near_duplicates(table["text"].tolist(), threshold)]
+    rows, columns = np.array(links).T
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
+    groups: np.ndarray = connected_components(graph, directed=False)[1]
+    return groups
+
+
+def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
+    """Pairs of positions whose normalised texts have a rapidfuzz ratio (0..100) of `threshold` or more.
+
+    The ratio is 2·m / (a + b) with m at most the shorter length, so only texts of similar length are compared:
+    sorted by length, each block meets the rows up to the length where the threshold is out of reach.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(normalised(texts[i])))
+    plain = [normalised(texts[i]) for i in order]
+    lengths = np.array([len(text) for text in plain])
+    reach = lengths * (200 - threshold) / threshold if threshold else np.full(len(plain), np.inf)
+    for start in range(0, len(plain), block):
+        rows = plain[start : start + block]
+        others = plain[start : int(np.searchsorted(lengths, reach[start + len(rows) - 1], side="right"))]
+        scores = process.cdist(rows, others, scorer=fuzz.ratio, score_cutoff=threshold, workers=-1)
+        for one, other in zip(*np.nonzero(np.triu(scores >= threshold, k=1)), strict=True):
+            yield order[start + one], order[start + other]
+
+
+def repeating(texts: Sequence[str], others: Sequence[str], threshold: float) -> set[int]:
+    """Positions of the texts that nearly repeat one of the others."""
+    pairs = near_duplicates([*texts, *others], threshold)
+    return {min(pair) for pair in pairs if min(pair) < len(texts) <= max(pair)}
 
 
 def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     """Labels somebody else made: normalised text -> category.
 
-    The category stands in the column `category`, or in the only column beside `text`; it may go by an alias.
+    A CSV, or a JSON or JSON Lines file of an annotation tool. The category stands in the column `category`, or in the
+    only one beside `text`; it may go by an alias. UserError where one is lacking or annotators disagree.
     """
-    table = read_table(path, ["text"])
-    others = [name for name in table.columns if name != "text"]
+    table = _exported(path) if path.suffix in (".json", ".jsonl") else read_table(path, ["text"])
+    others = [name for name in table.columns if name != "text" and name not in BOOKKEEPING]
     if "category" not in others and len(others) != 1:
         raise UserError(f"{path} needs a column 'category' beside 'text'; it has {listed(list(table.columns))}.")
-    given = table["category" if "category" in others else others[0]].str.strip()
-    names = by_any_name(taxonomy)
-    found: dict[str, str] = {}
-    for row, (text, name) in enumerate(zip(table["text"], given, strict=True), start=1):
-        key, label = normalised(text), label_named(name, names, f"{path}, row {row}")
-        if found.setdefault(key, label) != label:
-            both = f"{found[key]!r} and {label!r}"
-            raise UserError(f"{path}, row {row}: the same text has two categories, {both}; keep one.")
-    for name, count in Counter(given).items():
-        if names[name] != name:
-            print(f"{path.name}: {count} x {name!r} filed under {names[name]!r} (its alias).")
-    return found
+    table = _with_text(path, table.rename(columns={} if "category" in others else {others[0]: "category"}))
+    keys, given = table["text"].map(normalised), table["category"].str.strip()
+    blank = given == ""
+    lacking = given.index[blank & ~keys.isin(keys[~blank])] + 1
+    keys, given = keys[~blank], given[~blank]
+    rows = given.index + 1
+    labels = labels_named(given, by_any_name(taxonomy), lambda wrong: rows_of(path, rows[[n - 1 for n in wrong]]))
+    found = pd.DataFrame({"label": labels, "row": rows}, index=keys)
+    several = found.groupby(level=0)["label"].nunique()
+    faults = [f"no category in {numbered(lacking)}"] * (len(lacking) > 0)
+    faults += [
+        f"several for the text of {numbered(found['row'][key])} ({', '.join(found['label'][key])})"
+        for key in several.index[several > 1]
+    ]
+    if faults:
+        more = f"; and {len(faults) - 8} texts more" if len(faults) > 8 else ""
+        raise UserError(
+            f"{path}: {'; '.join(faults[:8])}{more}. Leave each text one category; a text that is to have none goes, "
+            "from train.csv too where these are LABELS."
+        )
+    if blank.any():
+        print(f"{path.name}: {blank.sum()} rows without a category left out: other rows have one for their texts.")
+    for (name, label), count in Counter(zip(given, labels, strict=True)).items():
+        if name != label:
+            print(f"{path.name}: {count} x {name!r} filed under {label!r}.")
+    return dict(zip(keys, labels, strict=True))
+
+
+def _with_text(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a text, under the numbers that they had."""
+    blank = table["text"].str.strip() == ""
+    if blank.all():
+        raise UserError(f"{path}: every cell of the column 'text' is empty.")
+    if blank.any():
+        rows = ", ".join(str(row + 1) for row in table.index[blank][:5])
+        print(f"{path.name}: {blank.sum()} rows without text left out (row {rows}).")
+    return table[~blank]
+
+
+def _exported(path: Path) -> pd.DataFrame:
+    """Columns of text from Label Studio's JSON or JSON-MIN, or doccano's JSON or JSON Lines; a row per annotation.
+
+    Of several categories in one annotation the names are joined by #, as doccano's CSV does it.
+    """
+    text, notes = read_text(path)
+    tell(path, notes)
+    decoder, text, end = json.JSONDecoder(), text.strip(), 0
+    records: list[Json] = []
+    try:
+        while end < len(text):  # one array, or an object per line
+            value, end = decoder.raw_decode(text, _SPACE.match(text, end).end())  # type: ignore[union-attr]
+            records += value if isinstance(value, list) else [value]
+        rows = [row for record in records for row in _annotations(record)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is no export of Label Studio or doccano ({error}). Export it again, as JSON or JSON Lines."
+        ) from None
+    table = pd.DataFrame(rows).fillna("")
+    if "text" not in table:
+        raise UserError(f"{path} has no 'text'; it has {listed(list(table.columns))}. Give the text that name there.")
+    return table
+
+
+def _annotations(record: Json) -> list[Json]:
+    """The rows of one record: of Label Studio's JSON the annotations that were not cancelled, or a blank one."""
+    if "annotations" not in record:
+        return [{name.casefold(): _cell(value) for name, value in record.items()}]
+    given = [found["result"] for found in record["annotations"] if not found.get("was_cancelled")]
+    choices = [[name for part in result for name in part["value"].get("choices", [])] for result in given]
+    return [{"text": _cell(record["data"].get("text")), "category": _cell(names)} for names in choices or [[]]]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict) and "choices" in value:
+        value = value["choices"]
+    return "#".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame) -> dict[str, str]:
     """The id of each corrected review -> its category by hand; of two rows on one review the later holds.
 
-    `reviews` have id and text; every row of the file must fit one of them and a category, as imported labels do.
+    `reviews` have id and text; every row of the file must fit one of them and a category, as imported labels do. An id
+    that a spreadsheet rewrote as a number stands for the only one that looks so.
     """
     table = read_table(path, ["category"])
-    key, names = key_column(table, path), by_any_name(taxonomy)
-    ids = reviews["id"].groupby(reviews[key].map(normalised)).agg(list)
-    found: dict[str, str] = {}
-    for row, (name, value) in enumerate(zip(table["category"], table[key], strict=True), start=1):
-        label = label_named(name.strip(), names, f"{path}, row {row}")
-        if normalised(value) not in ids:
-            raise UserError(f"{path}, row {row}: no review has the {key} {value[:60]!r}; correct the row.")
-        found |= dict.fromkeys(ids[normalised(value)], label)
-    return found
+    key = key_column(table, path)
+    labels = labels_named(table["category"], by_any_name(taxonomy), partial(rows_of, path))
+    plain: Callable[[str], str] = _plain_id if key == "id" else normalised
+    ids: dict[str, list[str]] = {}
+    for i, value in zip(reviews["id"], reviews[key], strict=True):
+        ids.setdefault(plain(value), []).append(i)
+    hits = [ids.get(plain(value), []) or (_shown_as(value, ids) if key == "id" else []) for value in table[key]]
+    if wrong := {row: table[key][row - 1] for row, found in enumerate(hits, start=1) if not found}:
+        raise UserError(
+            f"{rows_of(path, wrong)}: no review has the {key} {listed([*wrong.values()])}; correct the row: ids and "
+            "texts stand in labels.csv."
+        )
+    if rewritten := sum(plain(value) not in ids for value in table[key]):
+        print(f"{path.name}: {rewritten} ids that a spreadsheet took for numbers found all the same.")
+    return {i: label for found, label in zip(hits, labels, strict=True) for i in found}
+
+
+def _plain_id(id: str) -> str:
+    """An id without the letter that keeps spreadsheets from taking it for a number: older runs had none."""
+    return normalised(id).removeprefix("r")
+
+
+def _shown_as(value: str, ids: dict[str, list[str]]) -> list[str]:
+    """The review whose id a spreadsheet shows as this number: without leading zeros, with six digits or more.
+
+    None where several look so.
+    """
+    shown = value.strip().lower().replace(",", ".")
+    if not _NUMBER.fullmatch(shown):
+        return []
+    digits = max(6, len(re.sub(r"e.*|\D", "", shown)))
+    alike = [i for i in ids if _NUMBER.fullmatch(i) and float(f"{float(i):.{digits - 1}e}") == float(shown)]
+    return ids[alike[0]] if len(alike) == 1 else []
 
 
 def key_column(corrections: pd.DataFrame, path: Path) -> str:

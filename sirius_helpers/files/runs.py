@@ -21,16 +21,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from .. import __version__
 from ..errors import UserError
 from ..kinds import Json
-from ..models import hub
 from ..settings import ModelSpec, Settings
 from .journal import write_atomically, writing
 from .lock import run_lock
+
+if TYPE_CHECKING:
+    from ..models import hub
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "scikit-learn")
 
@@ -152,7 +155,11 @@ class Run:
             start = time.perf_counter()
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            yield facts
+            try:
+                yield facts
+            except KeyboardInterrupt:
+                print(f"\n{name}: interrupted. Run it again: it goes on after what was finished.")
+                raise
             done = {
                 "fingerprint": fingerprint,
                 "seconds": round(time.perf_counter() - start, 1),
@@ -210,6 +217,8 @@ def pinned(settings: Settings, *roles: str) -> Settings:
     A run keeps to its commit while the model's name and the revision asked for are the same. UserError, before any
     stage works: no such model or access, no safetensors, too small a disk; what nothing waits for refuses nothing.
     """
+    from ..models import hub  # stages without a model need nothing of the hub
+
     run, found, needed = Run(settings.folder), {}, []
     known = run.memory.get("hub", {})
     for role, awaited in hub_roles(settings).items():
@@ -237,6 +246,8 @@ def pinned(settings: Settings, *roles: str) -> Settings:
 
 def _kept(spec: ModelSpec, entry: Json) -> hub.Source:
     """The source of the commit that the run began with, or of what is asked for; says so when the hub has moved on."""
+    from ..models import hub
+
     if "commit" not in entry:
         return hub.source_of(spec)
     source = hub.source_of(replace(spec, revision=entry["commit"]))

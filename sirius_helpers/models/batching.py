@@ -9,7 +9,6 @@ Knows lengths and memory; not what the work is.
 
 from __future__ import annotations
 
-import errno
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import NoReturn
 import torch
 from tqdm.std import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, is_out_of_memory
 
 
 class Batcher:
@@ -67,11 +66,3 @@ def progress(total: int, what: str) -> tqdm[NoReturn]:
     Its size is given, because the terminal around a kernel may say that it has no rows, and then no bar is seen.
     """
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the GPU or the host, however a library says it."""
-    signs = ["out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}"]
-    signs += ("could not create a primitive", "could not create a memory object")  # oneDNN, without a reason
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
-    return known or any(sign in str(error) for sign in signs)

@@ -106,10 +106,10 @@ def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
     What may be left is a head of another task; what may lack, what nothing here uses.
     """
     own = {part for whole in (model, model.base_model) for part, _ in whole.named_children()}
-    inside = [key for key in report["unexpected_keys"] if _first(key, model.base_model_prefix) in own]
+    places = {key: key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] for key in report["unexpected_keys"]}
     faults = {
         "missing": report["missing_keys"],
-        "left over": inside,
+        "left over": [key for key, place in places.items() if place in own],
         "of another shape": [key for key, *_ in report["mismatched_keys"]],
     }
     found = {what: sorted(key for key in keys if not HARMLESS.search(key)) for what, keys in faults.items()}
@@ -144,8 +144,3 @@ def _positions(model: nn.Module) -> list[int]:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
     return limits
-
-
-def _first(key: str, prefix: str) -> str:
-    """The outermost module that a weight belongs to, the name that holds a whole model left out."""
-    return key.removeprefix(f"{prefix}.").partition(".")[0]

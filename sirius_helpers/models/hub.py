@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -55,18 +55,15 @@ class Source:
         return sum(size for size, path in zip(self.files.values(), there, strict=True) if not isinstance(path, str))
 
 
-def source_of(spec: ModelSpec) -> Source:
-    """Where a hub model comes from; of one that a server holds the tokenizer alone. UserError as in `find`."""
-    return find(spec.name, spec.revision, weights=spec.server is None)
-
-
 @cache
-def find(name: str, revision: str | None = None, weights: bool = True) -> Source:
+def source_of(spec: ModelSpec) -> Source:
     """The commit to load a model from: the revision asked for or main, or the bot's pull request right on top of it.
 
-    Where the hub does not answer or refuses, what an earlier download left is searched. A revision that is nowhere is
-    replaced by main, and a line says so. UserError: no such model, no access, no safetensors; each with its remedy.
+    Of one that a server holds the tokenizer alone. Where the hub does not answer or refuses, what an earlier download
+    left is searched. A revision that is nowhere is replaced by main, and a line says so. UserError: no such model, no
+    access, no safetensors; each with its remedy.
     """
+    name, revision, weights = spec.name, spec.revision, spec.server is None
     try:
         return _listed(name, revision, weights)
     except _TROUBLE as error:
@@ -74,7 +71,7 @@ def find(name: str, revision: str | None = None, weights: bool = True) -> Source
             return found
         if revision and isinstance(error, RevisionNotFoundError):
             print(f"{name}: the hub has no revision {revision} (any longer), so its main branch is taken.")
-            return find(name, None, weights)
+            return source_of(replace(spec, revision=None))
         raise UserError(_trouble(name, error)) from error
 
 
