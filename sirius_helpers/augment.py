@@ -21,7 +21,7 @@ from .errors import UserError
 from .files.categories import read_categories
 from .files.journal import Journal, fingerprint, read_records
 from .files.lock import run_lock
-from .files.runs import Run, digest, pinned
+from .files.runs import Run, digest, pinned, stage_mark
 from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
@@ -38,10 +38,10 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
-    run, settings = Run(settings.folder), _pinned(settings)
+    run, settings = Run(settings.folder, settings), _pinned(settings)
     labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
-    writer_mark = fingerprint("augment", *_identity(settings))
+    writer_mark = stage_mark("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
     control = digest(control_file(settings.data))
     mark = fingerprint(writer_mark, items, settings.max_attempts, control)
@@ -49,7 +49,7 @@ def augment(settings: Settings) -> pd.DataFrame:
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return read_synthetic(run)
     with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
-        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), control))
+        judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
@@ -123,7 +123,7 @@ def keep(settings: Settings, *ids: str) -> pd.DataFrame:
 @contextmanager
 def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
     """The kept and the refused texts for a person's choice, while no stage is at work on them."""
-    run, mark = Run(settings.folder), fingerprint("augment", *_identity(_pinned(settings)))
+    run, mark = Run(settings.folder), stage_mark("augment", *_identity(_pinned(settings)))
     with run_lock(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
