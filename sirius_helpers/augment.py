@@ -53,9 +53,16 @@ def augment(settings: Settings) -> pd.DataFrame:
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-        categories = {item.key: item.category for item in wanted}
-        for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
-            current = [r for r in journal.records if categories.get(key_of(r)) == r["category"]]
+        categories, order = {item.key: item.category for item in wanted}, {item.key: n for n, item in enumerate(wanted)}
+        by_hand = Counter(key_of(r) for r in refused.records if r["reason"] == BY_HAND)
+        for journal in (kept, refused):
+            # An original that left, or changed its category, takes its copies along; a lower max_attempts the others.
+            current = [
+                r
+                for r in journal.records
+                if categories.get(key_of(r)) == r["category"]
+                and (r["attempt"] < settings.max_attempts + by_hand[key_of(r)] or r.get("reason") == BY_HAND)
+            ]
             if len(current) < len(journal.records) or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
@@ -68,8 +75,10 @@ def augment(settings: Settings) -> pd.DataFrame:
                 writer = Writer(model, tokenizer, settings, look)
                 if not judged.records:
                     texts = read_control(settings.data)
-                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
+                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+        for journal in (kept, refused):  # in the order of the plan, however many runs it took
+            journal.replace(sorted(journal.records, key=lambda r: (order[key_of(r)], r["attempt"])))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 

@@ -47,7 +47,7 @@ MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
 # Raise a stage's number when its code, or what it calls, gives other results on the same input: a filter was mended, a
 # default changed. Results of the earlier code are then made again instead of standing beside new ones.
 VERSIONS = dict.fromkeys((*WRITES, "judge"), 1)
-CODE = "code of the package"  # stands for them among what a stage reads
+CODE = "version of the code"  # their name among what a stage reads
 _CATEGORIES = ("categories.toml", "categories.txt")
 # What each stage reads: files of the run, then of the data folder. "augment" does not read the corrections: each of its
 # texts says for which category it was written, and "split" takes those that still fit.
@@ -116,7 +116,7 @@ class Run:
         for source, now in self.read_by(stage).items():
             changed = now != then.get(source, now)  # a version before recorded less
             if changed and (now or source not in MADE_BY):  # a file that is gone is no newer one
-                how = "with another" if source in USES.get(stage, "").split() else "from an older"
+                how = "from an older" if source in READS[stage] else "with another"
                 return f"{name} was made {how} {source}", [stage]
             if name in READ_AGAIN and source in MADE_BY and (outdated := self._outdated(source)):
                 return outdated[0], [*outdated[1], stage]
