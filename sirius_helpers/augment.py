@@ -24,7 +24,18 @@ from .files.lock import run_lock
 from .files.runs import Run, digest, pinned, stage_mark
 from .files.tables import records_of
 from .kinds import Json, JsonView
-from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
+from .llm.candidates import (
+    BY_HAND,
+    COLUMNS,
+    Writer,
+    attempt_of,
+    attempts_allowed,
+    fill,
+    in_order,
+    key_of,
+    still_wanted,
+    stop_if_hopeless,
+)
 from .llm.judge import control_file, read_control
 from .llm.labelers import labeler_fingerprint, second_look
 from .llm.quotas import Wanted, plan
@@ -53,16 +64,8 @@ def augment(settings: Settings) -> pd.DataFrame:
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-        categories, order = {item.key: item.category for item in wanted}, {item.key: n for n, item in enumerate(wanted)}
-        by_hand = Counter(key_of(r) for r in refused.records if r["reason"] == BY_HAND)
         for journal in (kept, refused):
-            # An original that left, or changed its category, takes its copies along; a lower max_attempts the others.
-            current = [
-                r
-                for r in journal.records
-                if categories.get(key_of(r)) == r["category"]
-                and (r["attempt"] < settings.max_attempts + by_hand[key_of(r)] or r.get("reason") == BY_HAND)
-            ]
+            current = still_wanted(journal.records, wanted, refused, settings.max_attempts)
             if len(current) < len(journal.records) or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
@@ -78,7 +81,7 @@ def augment(settings: Settings) -> pd.DataFrame:
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
         for journal in (kept, refused):  # in the order of the plan, however many runs it took
-            journal.replace(sorted(journal.records, key=lambda r: (order[key_of(r)], r["attempt"])))
+            journal.replace(in_order(journal.records, wanted))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 

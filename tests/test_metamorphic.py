@@ -442,6 +442,9 @@ def test_a_correction_of_a_finished_run_is_what_it_would_have_been_from_the_star
 # --- other versions of the package ----------------------------------------------------------------------------
 
 
+CODE_CHANGED = "its input, settings or model changed since the last run (version of the code), so it is done again."
+
+
 def test_a_mended_stage_does_its_work_again_and_says_why(finished, tmp_path, monkeypatch, done, capsys):
     settings = copied(finished["imported"], tmp_path)
     monkeypatch.setitem(runs.VERSIONS, "split", 2)
@@ -449,7 +452,7 @@ def test_a_mended_stage_does_its_work_again_and_says_why(finished, tmp_path, mon
         predict(settings)
     go(settings)
     assert done == ["split"]  # it came out as before, so what follows stands
-    assert "split: its input, settings or model changed since the last run (version of the code)" in capsys.readouterr().out
+    assert f"split: {CODE_CHANGED}" in capsys.readouterr().out
 
 
 def as_left_by_the_version_before(settings):
@@ -468,8 +471,7 @@ def test_a_run_of_the_version_before_goes_on_and_says_what_is_done_again(finishe
     predict(settings)
     go(settings)
     assert done == ["evaluate"]
-    why = "evaluate: its input, settings or model changed since the last run (version of the code), so it is done again."
-    assert why in capsys.readouterr().out
+    assert f"evaluate: {CODE_CHANGED}" in capsys.readouterr().out
     with pytest.raises(UserError, match="adapter was made with another epochs"):  # by now it is known what was read
         predict(replace(settings, epochs=9))
 

@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..kinds import Json
 from ..models import hub
 from ..settings import ModelSpec, Settings
+from .categories import read_categories
 from .journal import fingerprint, write_atomically, writing
 from .lock import run_lock
 
@@ -48,16 +49,16 @@ MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
 # default changed. Results of the earlier code are then made again instead of standing beside new ones.
 VERSIONS = dict.fromkeys((*WRITES, "judge"), 1)
 CODE = "version of the code"  # their name among what a stage reads
-_CATEGORIES = ("categories.toml", "categories.txt")
+_CATEGORIES = "list of categories"  # from whichever file
 # What each stage reads: files of the run, then of the data folder. "augment" does not read the corrections: each of its
 # texts says for which category it was written, and "split" takes those that still fit.
 READS = {
-    "label": ("train.csv", *_CATEGORIES),
+    "label": ("train.csv", _CATEGORIES),
     "review": ("labels.jsonl", "corrections.csv"),
     "augment": ("labels.jsonl", "judge_control.csv"),
-    "split": ("labels.csv", "synthetic.jsonl", *_CATEGORIES),
-    "train": ("split.csv", *_CATEGORIES),
-    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv", "human_labels.csv", *_CATEGORIES),
+    "split": ("labels.csv", "synthetic.jsonl", _CATEGORIES),
+    "train": ("split.csv", _CATEGORIES),
+    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv", "human_labels.csv", _CATEGORIES),
     "predict": ("adapter", "test.csv"),
 }
 OF_THE_RUN = {*MADE_BY, "corrections.csv"}
@@ -115,7 +116,7 @@ class Run:
         then = _read(self.memory["stages"].get(stage, {}))
         for source, now in self.read_by(stage).items():
             changed = now != then.get(source, now)  # a version before recorded less
-            if changed and (now or source not in MADE_BY):  # a file that is gone is no newer one
+            if changed and (now or source == "corrections.csv"):  # another file that is gone is no newer one
                 how = "from an older" if source in READS[stage] else "with another"
                 return f"{name} was made {how} {source}", [stage]
             if name in READ_AGAIN and source in MADE_BY and (outdated := self._outdated(source)):
@@ -130,7 +131,9 @@ class Run:
         found = {file: digest(self.path(file)) for file in READS[stage] if file in OF_THE_RUN}
         found[CODE] = str(VERSIONS[stage])
         if self.settings:
-            found |= {file: digest(self.settings.data / file) for file in READS[stage] if file not in OF_THE_RUN}
+            others = [file for file in READS[stage] if file not in OF_THE_RUN]
+            found |= {file: digest(self.settings.data / file) for file in others if file != _CATEGORIES}
+            found |= {_CATEGORIES: self._categories(self.settings)} if _CATEGORIES in others else {}
             found |= self.uses(stage)
         return found
 
@@ -138,11 +141,19 @@ class Run:
         """The settings that a stage's own work depends on, and what tells each value from another one."""
         return {name: self._setting(name) for name in USES.get(stage, "").split()}
 
+    @staticmethod
+    def _categories(settings: Settings) -> str | None:
+        """What tells the categories from others; imported labels alone know them by their aliases."""
+        if not any((settings.data / f"categories.{kind}").exists() for kind in ("toml", "txt")):
+            return None
+        taxonomy = read_categories(settings.data)
+        return fingerprint(taxonomy if settings.labels else [replace(category, aliases=()) for category in taxonomy])
+
     def _setting(self, name: str) -> str | None:
         field, _, part = name.partition(".")
         value = getattr(self.settings, field)
         if isinstance(value, Path):
-            return fingerprint(value.name, digest(value))
+            return fingerprint(value.name, digest(value)) if value.exists() else None
         value = value.get(part) if part else value
         return fingerprint(value.identity if isinstance(value, ModelSpec) else value)
 
@@ -216,8 +227,7 @@ class Run:
 
 def _read(entry: Json) -> Json:
     """What a stage has read, as run.json has it; what an earlier version of the package did not record is absent."""
-    known: Json = {CODE: "1"}
-    return known | entry.get("read", {})
+    return {CODE: "1", **entry.get("read", {})}
 
 
 def stage_mark(stage: str, *parts: object) -> str:

@@ -161,6 +161,31 @@ def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Call
     return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
 
 
+def still_wanted(records: list[Json], wanted: list[Wanted], refused: Journal, max_attempts: int) -> list[Json]:
+    """Those of the kept or refused texts that a run with this plan and limit makes.
+
+    An original that left, or changed its category, takes its copies along; a lower limit what came after it.
+    """
+    categories = {item.key: item.category for item in wanted}
+    failed: dict[tuple[str, int], list[int]] = {}
+    for record in refused.records:
+        if record["reason"] != BY_HAND:
+            failed.setdefault(key_of(record), []).append(record["attempt"])
+    last = {key: sorted(tries)[max_attempts - 1] for key, tries in failed.items() if len(tries) >= max_attempts}
+    return [
+        record
+        for record in records
+        if categories.get(key := key_of(record)) == record["category"]
+        and (record["attempt"] <= last.get(key, record["attempt"]) or record.get("reason") == BY_HAND)
+    ]
+
+
+def in_order(records: list[Json], wanted: list[Wanted]) -> list[Json]:
+    """The texts in the order of the plan, however many runs it took to make them."""
+    order = {item.key: n for n, item in enumerate(wanted)}
+    return sorted(records, key=lambda record: (order[key_of(record)], record["attempt"]))
+
+
 def key_of(record: JsonView) -> tuple[str, int]:
     """The item that a text was written for: `Wanted.key`."""
     return record["source_id"], record["copy"]
