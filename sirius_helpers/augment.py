@@ -11,7 +11,6 @@ refused is kept, nor a near-duplicate of one, also for another original.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -24,21 +23,10 @@ from .files.lock import run_lock
 from .files.runs import Run, digest, pinned, stage_mark
 from .files.tables import records_of
 from .kinds import Json, JsonView
-from .llm.candidates import (
-    BY_HAND,
-    COLUMNS,
-    Writer,
-    attempt_of,
-    attempts_allowed,
-    fill,
-    in_order,
-    key_of,
-    still_wanted,
-    stop_if_hopeless,
-)
+from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, fill, open_items, still_wanted, stop_if_hopeless
 from .llm.judge import control_file, read_control
 from .llm.labelers import labeler_fingerprint, second_look
-from .llm.quotas import Wanted, plan
+from .llm.quotas import plan
 from .loaders import causal_lm
 from .prompts import template_for
 from .review import review
@@ -66,11 +54,11 @@ def augment(settings: Settings) -> pd.DataFrame:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
         for journal in (kept, refused):
             current = still_wanted(journal.records, wanted, refused, settings.max_attempts)
-            if len(current) < len(journal.records) or not journal.path.exists():
+            if current != journal.records or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
         stop_if_hopeless(wanted, kept, refused, settings)
-        if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
+        if not judged.records or open_items(wanted, kept, refused, settings.max_attempts):
             with (
                 causal_lm(settings.writer, settings.device) as (model, tokenizer),
                 _second_look(settings) as look,
@@ -80,8 +68,8 @@ def augment(settings: Settings) -> pd.DataFrame:
                     texts = read_control(settings.data)
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
-        for journal in (kept, refused):  # in the order of the plan, however many runs it took
-            journal.replace(in_order(journal.records, wanted))
+        for journal in (kept, refused):  # one order, however many runs it took
+            journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 
@@ -169,13 +157,6 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
     left = [r for r in kept.records if attempt_of(r) not in gone]
     if len(left) < len(kept.records):
         kept.replace(left)
-
-
-def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    """How many items lack an attempt."""
-    allowed = attempts_allowed(kept, refused, max_attempts)
-    tries = Counter(map(key_of, kept.records + refused.records))
-    return sum(tries[item.key] < allowed(item) for item in wanted)
 
 
 def _pinned(settings: Settings) -> Settings:

@@ -20,11 +20,11 @@ from .encoder.classifier import Classifier
 from .encoder.label_noise import doubtful_labels
 from .encoder.scores import ALL, HUMAN, ORIGINAL, scores_with_intervals
 from .errors import UserError
-from .files.categories import by_any_name, labels_of, phrases, read_categories
+from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
 from .files.leaks import near_duplicates, repeating
 from .files.reviews import PARTS, TEST, normalised, read_csv, read_labelled, write_csv
-from .files.runs import Run, digest, pinned, stage_mark
+from .files.runs import Run, pinned, stage_mark
 from .files.tables import read_table
 from .kinds import Json
 from .models.batching import progress
@@ -39,13 +39,12 @@ FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
-    inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
-    human_path = settings.data / "human_labels.csv"
-    taxonomy = read_categories(settings.data)
-    names = by_any_name(taxonomy) if human_path.exists() else None
-    inputs.append(human_path)
-    shown = [labels_of(taxonomy), phrases(taxonomy), settings.data.name, settings.classifier.revision]
-    mark = stage_mark("evaluate", [digest(path) for path in inputs], names, shown, run.uses("evaluate"))
+    for name in ("adapter", "split.csv", "history.csv", "labels.csv"):
+        run.need(name)
+    human = (settings.data / "human_labels.csv").exists()
+    names = by_any_name(read_categories(settings.data)) if human else None
+    read = run.read_by("evaluate")
+    mark = stage_mark("evaluate", read, names, settings.data.name, settings.classifier.revision)
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark, FILES):
             _evaluate(settings, run)

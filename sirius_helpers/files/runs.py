@@ -49,6 +49,7 @@ MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
 # default changed. Results of the earlier code are then made again instead of standing beside new ones.
 VERSIONS = dict.fromkeys((*WRITES, "judge"), 1)
 CODE = "version of the code"  # their name among what a stage reads
+EARLIER = {CODE: "1"}  # what was not recorded yet
 _CATEGORIES = "list of categories"  # from whichever file
 # What each stage reads: files of the run, then of the data folder. "augment" does not read the corrections: each of its
 # texts says for which category it was written, and "split" takes those that still fit.
@@ -113,7 +114,7 @@ class Run:
         `errors.csv`, stays so while corrections wait.
         """
         stage = MADE_BY[name]
-        then = _read(self.memory["stages"].get(stage, {}))
+        then = EARLIER | self.memory["stages"].get(stage, {}).get("read", {})
         for source, now in self.read_by(stage).items():
             changed = now != then.get(source, now)  # a version before recorded less
             if changed and (now or source == "corrections.csv"):  # another file that is gone is no newer one
@@ -124,34 +125,24 @@ class Run:
         return None
 
     def read_by(self, stage: str) -> dict[str, str | None]:
-        """Everything a stage reads, by name, and what tells it from another of that name; None where nothing is there.
+        """What a stage reads, by name, and what tells it from another of that name; None where nothing is there.
 
-        Without settings what the run's folder and the package tell.
+        Without settings those of the run's folder alone.
         """
-        found = {file: digest(self.path(file)) for file in READS[stage] if file in OF_THE_RUN}
-        found[CODE] = str(VERSIONS[stage])
-        if self.settings:
-            others = [file for file in READS[stage] if file not in OF_THE_RUN]
-            found |= {file: digest(self.settings.data / file) for file in others if file != _CATEGORIES}
-            found |= {_CATEGORIES: self._categories(self.settings)} if _CATEGORIES in others else {}
-            found |= self.uses(stage)
-        return found
+        names = [name for name in READS[stage] if self.settings or name in OF_THE_RUN]
+        names += USES.get(stage, "").split() if self.settings else []
+        return {CODE: str(VERSIONS[stage])} | {name: self._content(name) for name in names}
 
-    def uses(self, stage: str) -> dict[str, str | None]:
-        """The settings that a stage's own work depends on, and what tells each value from another one."""
-        return {name: self._setting(name) for name in USES.get(stage, "").split()}
-
-    @staticmethod
-    def _categories(settings: Settings) -> str | None:
-        """What tells the categories from others; imported labels alone know them by their aliases."""
-        if not any((settings.data / f"categories.{kind}").exists() for kind in ("toml", "txt")):
-            return None
-        taxonomy = read_categories(settings.data)
-        return fingerprint(taxonomy if settings.labels else [replace(category, aliases=()) for category in taxonomy])
-
-    def _setting(self, name: str) -> str | None:
+    def _content(self, name: str) -> str | None:
+        if self.settings is None or name in OF_THE_RUN:
+            return digest(self.path(name))
+        if name == _CATEGORIES:  # imported labels alone know them by their aliases
+            there = any((self.settings.data / f"categories.{kind}").exists() for kind in ("toml", "txt"))
+            taxonomy = read_categories(self.settings.data) if there else []
+            known = taxonomy if self.settings.labels else [replace(category, aliases=()) for category in taxonomy]
+            return fingerprint(known) if there else None
         field, _, part = name.partition(".")
-        value = getattr(self.settings, field)
+        value = getattr(self.settings, field, self.settings.data / name)
         if isinstance(value, Path):
             return fingerprint(value.name, digest(value)) if value.exists() else None
         value = value.get(part) if part else value
@@ -201,7 +192,7 @@ class Run:
                 never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
                 self._record(name, never)
             elif before["fingerprint"] not in (None, fingerprint):
-                then = _read(before)
+                then = EARLIER | before.get("read", {})
                 changed = [source for source, now in read.items() if now != then.get(source, now)]
                 why = ", ".join(changed or [CODE])
                 print(f"{name}: its input, settings or model changed since the last run ({why}), so it is done again.")
@@ -223,11 +214,6 @@ class Run:
 
     def _record(self, stage: str, entry: Json) -> None:
         self.remember(stages={**self.memory["stages"], stage: entry})
-
-
-def _read(entry: Json) -> Json:
-    """What a stage has read, as run.json has it; what an earlier version of the package did not record is absent."""
-    return {CODE: "1", **entry.get("read", {})}
 
 
 def stage_mark(stage: str, *parts: object) -> str:
