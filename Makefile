@@ -3,7 +3,7 @@
 # make test    lint, check types and run every test
 # make test-colab, make test-floor   the tests on Colab's versions, on the oldest ones: constraints-*.txt     TESTS=
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
-# make soak    30 kills over all stages and every other fault, on tiny models; some minutes
+# make soak    30 kills over all stages, every other fault and every single change, on tiny models; ten minutes or so
 # make bench   our way against the reference's way, one line each
 # make gpu     the proof on a CUDA machine, with its own PyTorch and no network: benchmarks/gpu_wheels.sh fills wheels/
 PYTHON  ?= python3
@@ -46,6 +46,7 @@ look: $(DEV)
 
 soak: $(DEV)
 	@$(BIN)/python tests/soak.py
+	@SOAK=1 $(BIN)/python -m pytest tests/test_metamorphic.py
 
 BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))

@@ -11,7 +11,6 @@ near-duplicate of one, also for another original.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,12 +20,12 @@ import pandas as pd
 from .errors import UserError
 from .files.journal import Journal, fingerprint, read_records
 from .files.lock import run_lock
-from .files.runs import Run, digest, pinned
+from .files.runs import Run, digest, pinned, stage_mark
 from .files.tables import records_of
 from .kinds import Json, JsonView
-from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, attempts_allowed, fill, key_of, stop_if_hopeless
+from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, fill, open_items, still_wanted, stop_if_hopeless
 from .llm.judge import control_file, read_control
-from .llm.quotas import Wanted, plan
+from .llm.quotas import plan
 from .loaders import causal_lm
 from .prompts import template_for
 from .review import review
@@ -37,10 +36,10 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
-    run, settings = Run(settings.folder), _pinned(settings)
+    run, settings = Run(settings.folder, settings), _pinned(settings)
     labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
-    writer_mark = fingerprint("augment", *_identity(settings))
+    writer_mark = stage_mark("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
     control = digest(control_file(settings.data))
     mark = fingerprint(writer_mark, items, settings.max_attempts, control)
@@ -48,24 +47,25 @@ def augment(settings: Settings) -> pd.DataFrame:
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return read_synthetic(run)
     with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
-        judged = Journal(run.path("judge.jsonl"), fingerprint("judge", *_judge_identity(settings), control))
+        judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-        categories = {item.key: item.category for item in wanted}
-        for journal in (kept, refused):  # an original that left, or changed its category, takes its copies along
-            current = [r for r in journal.records if categories.get(key_of(r)) == r["category"]]
-            if len(current) < len(journal.records) or not journal.path.exists():
+        for journal in (kept, refused):
+            current = still_wanted(journal.records, wanted, refused, settings.max_attempts)
+            if current != journal.records or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
         stop_if_hopeless(wanted, kept, refused, settings)
-        if not judged.records or _open_items(wanted, kept, refused, settings.max_attempts):
+        if not judged.records or open_items(wanted, kept, refused, settings.max_attempts):
             with causal_lm(settings.writer, settings.device) as (model, tokenizer):
                 writer = Writer(model, tokenizer, settings)
                 if not judged.records:
                     texts = read_control(settings.data)
-                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]))))
+                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
                 fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+        for journal in (kept, refused):  # one order, however many runs it took
+            journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 
@@ -119,7 +119,7 @@ def keep(settings: Settings, *ids: str) -> pd.DataFrame:
 @contextmanager
 def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
     """The kept and the refused texts for a person's choice, while no stage is at work on them."""
-    run, mark = Run(settings.folder), fingerprint("augment", *_identity(_pinned(settings)))
+    run, mark = Run(settings.folder), stage_mark("augment", *_identity(_pinned(settings)))
     with run_lock(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
@@ -153,13 +153,6 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
     left = [r for r in kept.records if attempt_of(r) not in gone]
     if len(left) < len(kept.records):
         kept.replace(left)
-
-
-def _open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    """How many items lack an attempt."""
-    allowed = attempts_allowed(kept, refused, max_attempts)
-    tries = Counter(map(key_of, kept.records + refused.records))
-    return sum(tries[item.key] < allowed(item) for item in wanted)
 
 
 def _pinned(settings: Settings) -> Settings:

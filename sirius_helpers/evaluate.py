@@ -19,10 +19,11 @@ from .encoder.calibration import calibrated, calibration_error, coverage
 from .encoder.classifier import Classifier
 from .encoder.label_noise import doubtful_labels
 from .encoder.scores import ALL, HUMAN, ORIGINAL, scores_with_intervals
+from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
-from .files.journal import fingerprint, write_atomically
+from .files.journal import write_atomically
 from .files.reviews import PARTS, TEST, near_duplicates, normalised, read_csv, read_labelled, repeating, write_csv
-from .files.runs import Run, digest, pinned
+from .files.runs import Run, pinned, stage_mark
 from .files.tables import read_table
 from .kinds import Json
 from .models.batching import progress
@@ -36,13 +37,13 @@ FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "
 
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
-    run, settings = Run(settings.folder), pinned(settings, "classifier")
-    inputs = [run.need(name) for name in ("adapter", "split.csv", "history.csv", "labels.csv")]
-    human_path = settings.data / "human_labels.csv"
-    names = by_any_name(read_categories(settings.data)) if human_path.exists() else None
-    inputs.append(human_path)
-    options = [settings.bootstrap, settings.seed, settings.near_duplicate, settings.baseline_c, names]
-    mark = fingerprint("evaluate", [digest(path) for path in inputs], options)
+    run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
+    for name in ("adapter", "split.csv", "history.csv", "labels.csv"):
+        run.need(name)
+    human = (settings.data / "human_labels.csv").exists()
+    names = by_any_name(read_categories(settings.data)) if human else None
+    read = run.read_by("evaluate")
+    mark = stage_mark("evaluate", read, names, settings.data.name, settings.classifier.revision)
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark, FILES):
             _evaluate(settings, run)
@@ -103,10 +104,15 @@ def _predicted(
     linear = Linear.load(adapter)(vectors)
     loaded = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
     with loaded as classifier, progress(len(rows), "evaluate") as bar:
+        if sorted(labels) != sorted(classifier.labels):
+            raise UserError(
+                f"{adapter} was trained on other categories than those of {settings.data}: "
+                f"{', '.join(classifier.labels)}. Run the stage 'train' again."
+            )
         found = classifier(rows["text"].tolist(), bar)
     answers = rows.assign(
-        baseline=[labels[i] for i in linear.argmax(1)],
-        predicted=[labels[i] for i in found.argmax(1)],
+        baseline=[classifier.labels[i] for i in linear.argmax(1)],
+        predicted=[classifier.labels[i] for i in found.argmax(1)],
         raw_confidence=calibrated(found, 1 / classifier.temperature).max(1),  # its temperature undone
         confidence=found.max(1),
     )

@@ -17,7 +17,7 @@ from .errors import UserError
 from .files.categories import Category, by_any_name, labels_of, read_categories
 from .files.journal import Journal, fingerprint, read_records
 from .files.reviews import normalised, read_labelled, read_reviews
-from .files.runs import Run, digest, pinned
+from .files.runs import Run, digest, pinned, stage_mark
 from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.labelers import labeler_fingerprint, loaded_labeler
@@ -27,10 +27,10 @@ from .settings import Settings
 
 def label(settings: Settings) -> pd.DataFrame:
     """Stage "label": every training review gets a category; finished reviews are not done again."""
-    run, settings = Run(settings.folder), pinned(settings, "labeler", "second_labeler")
+    run, settings = Run(settings.folder, settings), pinned(settings, "labeler", "second_labeler")
     train = read_reviews(settings.data / "train.csv")
     taxonomy = read_categories(settings.data)
-    labeler = fingerprint("label", labeler_identity(settings, taxonomy))
+    labeler = stage_mark("label", labeler_identity(settings, taxonomy))
     mark = fingerprint(labeler, train["id"].tolist())
     if run.is_finished("label", mark):
         print(f"label: all {len(train)} reviews were labelled earlier; reused.")
@@ -105,5 +105,5 @@ def _imported(missing: pd.DataFrame, source: Path, settings: Settings, taxonomy:
 def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """Everything a label depends on beside the review's own text."""
     if settings.labels:
-        return ["imported", digest(settings.labels), by_any_name(taxonomy)]
+        return [f"imported:{settings.labels.name}", digest(settings.labels), by_any_name(taxonomy)]
     return labeler_fingerprint(settings, taxonomy)

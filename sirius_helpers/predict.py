@@ -18,9 +18,9 @@ from tqdm.std import tqdm
 
 from .encoder.classifier import Classifier
 from .errors import UserError
-from .files.journal import fingerprint, replacing
+from .files.journal import replacing
 from .files.reviews import read_csv, read_texts, write_csv
-from .files.runs import Run, digest
+from .files.runs import Run, digest, stage_mark
 from .models.batching import progress
 from .settings import Settings
 
@@ -29,9 +29,9 @@ CHUNK = 8_192  # texts: what a kill can cost, and what is sorted by length toget
 
 def predict(settings: Settings) -> pd.DataFrame:
     """Stage "predict": a category for every row of test.csv, in order; columns text, category, confidence."""
-    run = Run(settings.folder)
+    run = Run(settings.folder, settings)
     source = settings.data / "test.csv"
-    mark = fingerprint("predict", digest(run.need("adapter")), digest(source), CHUNK)
+    mark = stage_mark("predict", digest(run.need("adapter")), digest(source), CHUNK)
     work = run.path(f"predictions-{mark}")
     if not run.is_finished("predict", mark):
         with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):

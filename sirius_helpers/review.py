@@ -12,18 +12,17 @@ from __future__ import annotations
 import pandas as pd
 
 from .files.categories import by_any_name, read_categories
-from .files.journal import fingerprint
 from .files.reviews import BY_HAND, CORRECTIONS, corrected, read_csv, read_labels, write_csv
-from .files.runs import Run, digest
+from .files.runs import Run, digest, stage_mark
 from .settings import Settings
 
 
 def review(settings: Settings) -> pd.DataFrame:
     """Stage "review": the labels with the corrections on top, if there are any."""
-    run = Run(settings.folder)
+    run = Run(settings.folder, settings)
     source, corrections = run.need("labels.jsonl"), run.path(CORRECTIONS)
     names = by_any_name(read_categories(settings.data)) if corrections.exists() else None
-    mark = fingerprint("review", digest(source), digest(corrections), names)
+    mark = stage_mark("review", digest(source), digest(corrections), names)
     if not run.is_finished("review", mark):
         with run.stage("review", mark, ["labels.csv"]):
             labels = read_labels(run)[["id", "text", "category", "labeler"]]

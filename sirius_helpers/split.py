@@ -21,9 +21,9 @@ from sklearn.model_selection import train_test_split
 
 from .errors import UserError
 from .files.categories import Category, phrases, read_categories
-from .files.journal import fingerprint, read_records
+from .files.journal import read_records
 from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, leak_groups, read_csv, repeating, write_csv
-from .files.runs import Run, digest
+from .files.runs import Run, digest, stage_mark
 from .kinds import Json
 from .review import review
 from .settings import Settings
@@ -34,13 +34,13 @@ def split(settings: Settings) -> pd.DataFrame:
 
     UserError where no original review is held out: there would be nothing to score a model on.
     """
-    run = Run(settings.folder)
+    run = Run(settings.folder, settings)
     labels = review(settings)  # with the latest corrections
     inputs = [run.path("labels.csv"), run.need("synthetic.jsonl")]
     shares = (settings.test_share, settings.validation_share)
     options = [settings.split, shares, settings.near_duplicate, settings.seed]
     taxonomy = read_categories(settings.data)
-    mark = fingerprint("split", [digest(path) for path in inputs], phrases(taxonomy), options)
+    mark = stage_mark("split", [digest(path) for path in inputs], phrases(taxonomy), options)
     if not run.is_finished("split", mark):
         with run.stage("split", mark, ["split.csv"]):
             table = joined(labels, read_records(inputs[1]))

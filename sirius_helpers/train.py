@@ -25,9 +25,9 @@ from .encoder.classifier import Classifier, new_model, save
 from .encoder.trainer import class_weights, history_of, new_trainer
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
-from .files.journal import fingerprint, write_atomically
+from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
-from .files.runs import Run, digest, pinned
+from .files.runs import USES, Run, digest, pinned, stage_mark
 from .kinds import Json, Tokenizer
 from .llm.text_tokens import TextTokens
 from .loaders import load_tokenizer, quiet, release
@@ -36,9 +36,9 @@ from .settings import Settings
 
 def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
-    run, settings = Run(settings.folder), pinned(settings, "classifier")
+    run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
     labels = labels_of(read_categories(settings.data))
-    mark = fingerprint("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
+    mark = stage_mark("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)
@@ -166,22 +166,5 @@ def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], setting
 
 def _identity(settings: Settings) -> list[object]:
     """Everything the adapter depends on beside its rows."""
-    names = (
-        "seed",
-        "epochs",
-        "learning_rate",
-        "batch_size",
-        "accumulation",
-        "lora_targets",
-        "lora_rank",
-        "lora_alpha",
-        "lora_dropout",
-        "weight_decay",
-        "warmup_share",
-        "class_weight_power",
-        "label_smoothing",
-        "patience",
-        "max_tokens",
-        "baseline_c",
-    )
-    return [vars(settings.classifier) | settings.classifier.content, {name: getattr(settings, name) for name in names}]
+    model = vars(settings.classifier) | settings.classifier.content
+    return [model, {name: getattr(settings, name) for name in USES["train"].split() if name != "classifier"}]

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -236,6 +237,28 @@ def test_of_two_builds_at_once_the_first_finished_stays(tmp_path):
     assert (faster.built, slower.built) == (1, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert folders.is_finished(folder, SOURCE)
+
+
+def test_processes_that_begin_at_once_with_one_cache_all_find_the_whole_folder(tmp_path):
+    """Forks that wait for each other before they build, and before they finish."""
+    context = get_context("fork")
+    together = context.Barrier(4, timeout=30)
+
+    def work():
+        for number in range(5):
+            cache = tmp_path / str(number)
+            together.wait()
+            folder = finished(cache, Builder(together.wait))
+            assert folders.is_finished(folder, SOURCE) and (folder / "weights").read_text() == "complete"
+            together.wait()
+            assert [path.name for path in cache.iterdir()] == ["model"]
+
+    workers = [context.Process(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
 
 
 def test_scratch_of_a_killed_build_is_swept_once_it_is_old(tmp_path):

@@ -15,20 +15,38 @@ from sirius_helpers.settings import PROJECT
 
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 STAGES = """
+import os
+from pathlib import Path
+
 import sirius_helpers
 from sirius_helpers.__main__ import main
 from sirius_helpers.augment import augment
+from sirius_helpers.embedded.folders import model_folder
+from sirius_helpers.errors import UserError
+from sirius_helpers.evaluate import evaluate
+from sirius_helpers.files.runs import begin
 from sirius_helpers.label import label
-from sirius_helpers.settings import ModelSpec
+from sirius_helpers.settings import ENCODER, ModelSpec
 from sirius_helpers.predict import predict
 from sirius_helpers.settings import how_to_install, settings_for
 from sirius_helpers.split import split
 from sirius_helpers.train import train
 
 models = {"labeler": ModelSpec("encoder"), "writer": ModelSpec("chat", chat=True), "classifier": ModelSpec("encoder")}
+models = {role: ModelSpec(str(Path(spec.name).absolute()), chat=spec.chat) for role, spec in models.items()}
 settings = settings_for("cpu", data="reviews", run="mine", **models, epochs=1, max_synthetic=0, near_duplicate=100)
-for stage in (label, augment, split, train, predict):
+begin(settings)
+for stage in (label, augment, split, train):
     stage(settings)
+here = os.getcwd()
+os.chdir("/")
+for stage in (evaluate, predict):
+    stage(settings)
+os.chdir(here)
+try:
+    model_folder(ENCODER)
+except UserError as error:
+    print(error)
 print(sirius_helpers.__file__, how_to_install("cpu"), sep="\\n")
 assert main([]) == 2
 """
@@ -59,7 +77,8 @@ def test_the_wheel_holds_every_module_the_data_and_the_licence(wheel):
 
 
 def test_an_installed_wheel_goes_from_csvs_to_a_submission_in_a_folder_of_its_own(wheel, tmp_path, roberta):
-    site, here = tmp_path / "site", tmp_path / "here"
+    """Blanks and Cyrillic letters in its path, nothing written to the home, and the last stages from elsewhere."""
+    site, here = tmp_path / "мои пакеты", tmp_path / "Новая папка (2)"
     options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", site]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, wheel], check=True)
     (here / "reviews").mkdir(parents=True)
@@ -71,9 +90,12 @@ def test_an_installed_wheel_goes_from_csvs_to_a_submission_in_a_folder_of_its_ow
     for part in tiny_qwen2():
         part.save_pretrained(here / "chat")
     environment = {name: value for name, value in os.environ.items() if name != "SIRIUS_CHECKPOINTS"}
-    environment["PYTHONPATH"] = str(site)
+    environment |= {"PYTHONPATH": str(site), "HOME": "/sys"}  # where not even root may make a folder
+    environment.pop("SIRIUS_CACHE", None)
     done = subprocess.run([sys.executable, "-c", STAGES], cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3_000:]
+    assert done.stdout.splitlines()[-3].startswith("/sys/.cache")
+    assert "is no place for the embedded models (Operation not permitted). Set SIRIUS_CACHE to a folder" in done.stdout
     assert done.stdout.splitlines()[-2:] == [
         str(site / "sirius_helpers" / "__init__.py"),
         'pip install "sirius-helpers[cpu]"',

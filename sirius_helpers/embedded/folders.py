@@ -67,6 +67,11 @@ def model_folder(name: str, cache: Path | None = None) -> Path:
             f"the Python package {error.name!r}, which the embedded models need, is missing; install it with: "
             f"{how_to_install('chat' if name == CHAT_LM else 'cpu')}"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} is no place for the embedded models ({error.strerror}). Set SIRIUS_CACHE to a folder "
+            "that can be written, with 3 GB of room, and run this again."
+        ) from error
 
 
 def finished_folder(name: str, source: Source, build: Callable[[Path, Source], None], cache: Path | None) -> Path:

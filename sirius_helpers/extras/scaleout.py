@@ -26,9 +26,8 @@ import numpy as np
 from ..encoder.classifier import Classifier
 from ..errors import UserError, command
 from ..files.categories import Category, labels_of, read_categories
-from ..files.journal import fingerprint
 from ..files.lock import run_lock
-from ..files.runs import digest
+from ..files.runs import digest, stage_mark
 from ..label import label_record, labeler_identity
 from ..llm.labelers import loaded_labeler
 from ..models import hub
@@ -95,14 +94,14 @@ def label_files(source: str, output: str, settings: Settings, workers: int | Non
     labeler = settings.labeler
     if labeler.on_hub:  # one commit for all workers
         settings = replace(settings, labeler=replace(labeler, revision=hub.source_of(labeler).commit))
-    mark = fingerprint("label", labeler_identity(settings, taxonomy))
+    mark = stage_mark("label", labeler_identity(settings, taxonomy))
     stream(LabelWorker, (taxonomy, settings), source, output, mark, settings.device, workers)
 
 
 def predict_files(source: str, output: str, adapter: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every row of the files in `source`, by a trained adapter that every worker can read."""
     folder = Path(adapter).resolve()
-    mark = fingerprint("predict", digest(folder))
+    mark = stage_mark("predict", digest(folder))
     stream(PredictWorker, (folder, settings), source, output, mark, settings.device, workers)
 
 

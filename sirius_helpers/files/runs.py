@@ -29,7 +29,8 @@ from .. import __version__
 from ..errors import UserError
 from ..kinds import Json
 from ..settings import ModelSpec, Settings
-from .journal import write_atomically, writing
+from .categories import read_categories
+from .journal import fingerprint, write_atomically, writing
 from .lock import run_lock
 
 if TYPE_CHECKING:
@@ -47,14 +48,36 @@ WRITES = {
     "predict": ("predictions.csv", "submission.csv"),
 }
 MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
-# What each stage reads of the run. "augment" is not here: each of its texts says for which review and category it was
-# written, and "split" takes those that still fit.
+# Raise a stage's number when its code, or what it calls, gives other results on the same input: a filter was mended, a
+# default changed. Results of the earlier code are then made again instead of standing beside new ones.
+VERSIONS = dict.fromkeys((*WRITES, "judge"), 1)
+CODE = "version of the code"  # their name among what a stage reads
+EARLIER = {CODE: "1"}  # what was not recorded yet
+_CATEGORIES = "list of categories"  # from whichever file
+# What each stage reads: files of the run, then of the data folder. "augment" does not read the corrections: each of its
+# texts says for which category it was written, and "split" takes those that still fit.
 READS = {
+    "label": ("train.csv", _CATEGORIES),
     "review": ("labels.jsonl", "corrections.csv"),
-    "split": ("labels.csv", "synthetic.jsonl"),
-    "train": ("split.csv",),
-    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv"),
-    "predict": ("adapter",),
+    "augment": ("labels.jsonl", "judge_control.csv"),
+    "split": ("labels.csv", "synthetic.jsonl", _CATEGORIES),
+    "train": ("split.csv", _CATEGORIES),
+    "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv", "human_labels.csv", _CATEGORIES),
+    "predict": ("adapter", "test.csv"),
+}
+OF_THE_RUN = {*MADE_BY, "corrections.csv"}
+# The settings that each stage's own work depends on; "prompts.label" is that entry of the prompts.
+USES = {
+    "label": "labels labeler labeler_kind few_shot_c category_orders prior_correction max_review_chars prompts.label",
+    "augment": "writer prompts.paraphrase prompts.judge seed temperature top_p max_new_tokens max_review_chars "
+    "judge_temperature judge_draws prior_correction category_check min_chars min_length_ratio max_length_ratio "
+    "length_slack min_cyrillic max_repeated leak_words max_copy_similarity max_synthetic max_attempts",
+    "split": "split test_share validation_share near_duplicate seed",
+    "train": "classifier seed epochs learning_rate batch_size accumulation lora_targets lora_rank lora_alpha "
+    "lora_dropout weight_decay warmup_share class_weight_power label_smoothing patience max_tokens baseline_c",
+    # The model card names some of them.
+    "evaluate": "classifier max_tokens bootstrap seed near_duplicate baseline_c split lora_targets lora_rank writer "
+    "judge_draws run",
 }
 # Role -> the stage that uses it last.
 LAST_USE = {"labeler": "label", "second_labeler": "label", "writer": "augment", "classifier": "predict"}
@@ -64,8 +87,8 @@ READ_AGAIN = {file for files in READS.values() for file in files}
 class Run:
     """The files of one run under `checkpoints/<run>/`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
+        self.folder, self.settings = Path(folder), settings
 
     def path(self, name: str) -> Path:
         """Where a file of the run lies, whether it is there or not."""
@@ -89,20 +112,45 @@ class Run:
         return path
 
     def _outdated(self, name: str) -> tuple[str, list[str]] | None:
-        """Which file is older than what it was made from, and the stages, in their order, that make `name` anew.
+        """What changed since `name` was made, and the stages, in their order, that make it anew.
 
         What a stage goes on with is followed back to the beginning. What is there to be looked at, such as
         `errors.csv`, stays so while corrections wait.
         """
-        if (stage := MADE_BY.get(name)) is None:
-            return None
-        for source, then in self.memory["stages"].get(stage, {}).get("read", {}).items():
-            now = digest(self.path(source))
-            if now != then and (now or source not in MADE_BY):  # one that is gone is no newer one
-                return f"{name} was made from an older {source}", [stage]
-            if name in READ_AGAIN and (outdated := self._outdated(source)):
+        stage = MADE_BY[name]
+        then = EARLIER | self.memory["stages"].get(stage, {}).get("read", {})
+        for source, now in self.read_by(stage).items():
+            changed = now != then.get(source, now)  # a version before recorded less
+            if changed and (now or source == "corrections.csv"):  # another file that is gone is no newer one
+                how = "from an older" if source in READS[stage] else "with another"
+                return f"{name} was made {how} {source}", [stage]
+            if name in READ_AGAIN and source in MADE_BY and (outdated := self._outdated(source)):
                 return outdated[0], [*outdated[1], stage]
         return None
+
+    def read_by(self, stage: str) -> dict[str, str | None]:
+        """What a stage reads, by name, and what tells it from another of that name; None where nothing is there.
+
+        Without settings those of the run's folder alone.
+        """
+        names = [name for name in READS[stage] if self.settings or name in OF_THE_RUN]
+        names += USES.get(stage, "").split() if self.settings else []
+        return {CODE: str(VERSIONS[stage])} | {name: self._content(name) for name in names}
+
+    def _content(self, name: str) -> str | None:
+        if self.settings is None or name in OF_THE_RUN:
+            return digest(self.path(name))
+        if name == _CATEGORIES:  # imported labels alone know them by their aliases
+            there = any((self.settings.data / f"categories.{kind}").exists() for kind in ("toml", "txt"))
+            taxonomy = read_categories(self.settings.data) if there else []
+            known = taxonomy if self.settings.labels else [replace(category, aliases=()) for category in taxonomy]
+            return fingerprint(known) if there else None
+        field, _, part = name.partition(".")
+        value = getattr(self.settings, field, self.settings.data / name)
+        if isinstance(value, Path):
+            return fingerprint(value.name, digest(value)) if value.exists() else None
+        value = value.get(part) if part else value
+        return fingerprint(value.identity if isinstance(value, ModelSpec) else value)
 
     @property
     def memory(self) -> Json:
@@ -127,12 +175,13 @@ class Run:
 
     def is_finished(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed under this fingerprint and its files are still what it wrote."""
-        entry = self.memory["stages"].get(stage)
-        return (
-            entry is not None
-            and entry["fingerprint"] == fingerprint
-            and all(digest(self.path(name)) == value for name, value in entry["files"].items())
+        entry = self.memory["stages"].get(stage, {})
+        done: bool = entry.get("fingerprint") == fingerprint and all(
+            digest(self.path(name)) == value for name, value in entry["files"].items()
         )
+        if done and (read := entry.get("read", {}) | self.read_by(stage)) != entry.get("read"):
+            self._record(stage, entry | {"read": read})  # another reading of the same content, such as a comment's
+        return done
 
     @contextmanager
     def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
@@ -142,15 +191,17 @@ class Run:
         folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
         """
         with run_lock(self.folder), writing(self.folder):
-            before = self.memory["stages"].get(name)
+            before, read = self.memory["stages"].get(name), self.read_by(name)
             if before is None:  # no content of its files is what it writes when it finishes
                 never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
                 self._record(name, never)
             elif before["fingerprint"] not in (None, fingerprint):
-                print(f"{name}: its input, settings or model changed since the last run, so it is done again.")
+                then = EARLIER | before.get("read", {})
+                changed = [source for source, now in read.items() if now != then.get(source, now)]
+                why = ", ".join(changed or [CODE])
+                print(f"{name}: its input, settings or model changed since the last run ({why}), so it is done again.")
             elif before["fingerprint"]:
                 print(f"{name}: a file that it wrote is gone or was changed, so it is done again.")
-            read = {file: digest(self.path(file)) for file in READS.get(name, ())}
             facts: Json = {}
             start = time.perf_counter()
             if torch.cuda.is_available():
@@ -171,6 +222,12 @@ class Run:
 
     def _record(self, stage: str, entry: Json) -> None:
         self.remember(stages={**self.memory["stages"], stage: entry})
+
+
+def stage_mark(stage: str, *parts: object) -> str:
+    """The fingerprint of a stage's results: what they depend on, and the version of its code."""
+    version = VERSIONS[stage]
+    return fingerprint(stage if version == 1 else f"{stage} {version}", *parts)
 
 
 def peak_memory() -> Json:

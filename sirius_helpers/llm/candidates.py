@@ -154,6 +154,32 @@ def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Call
     return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
 
 
+def still_wanted(records: list[Json], wanted: list[Wanted], refused: Journal, max_attempts: int) -> list[Json]:
+    """Those of the kept or refused texts that a run with this plan and limit makes, in the order of the plan.
+
+    An original that left, or changed its category, takes its copies along; a lower limit what came after it.
+    """
+    place = {(*item.key, item.category): n for n, item in enumerate(wanted)}
+    failed: dict[tuple[str, int], list[int]] = {}
+    for record in refused.records:
+        if record["reason"] != BY_HAND:
+            failed.setdefault(key_of(record), []).append(record["attempt"])
+    last = {key: sorted(tries)[max_attempts - 1] for key, tries in failed.items() if len(tries) >= max_attempts}
+    found = []
+    for record in records:
+        item, attempt = (*key_of(record), record["category"]), record["attempt"]
+        if item in place and (attempt <= last.get(key_of(record), attempt) or record.get("reason") == BY_HAND):
+            found.append((place[item], attempt, record))
+    return [record for *_, record in sorted(found, key=lambda entry: entry[:2])]
+
+
+def open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
+    """How many items lack an attempt."""
+    allowed = attempts_allowed(kept, refused, max_attempts)
+    tries = Counter(map(key_of, kept.records + refused.records))
+    return sum(tries[item.key] < allowed(item) for item in wanted)
+
+
 def key_of(record: JsonView) -> tuple[str, int]:
     """The item that a text was written for: `Wanted.key`."""
     return record["source_id"], record["copy"]
