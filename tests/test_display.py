@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sirius_helpers.encoder.scores import ORIGINAL
 from sirius_helpers.files.reviews import BY_HAND
 from sirius_helpers.files.runs import Run
-from sirius_helpers.show import evidence, html, scoreboard, tables
+from sirius_helpers.show import evidence, html, tables
 from sirius_helpers.show.pictures import png
 
 NASTY = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -59,7 +59,7 @@ def test_the_parser_finds_the_tags_of_texts_that_are_not_escaped():
 
 
 def test_every_display_is_among_those_that_are_shown_hostile_texts():
-    modules = (tables, evidence, html, scoreboard)
+    modules = (tables, evidence, html)
     own = {f.__name__ for m in modules for f in vars(m).values() if getattr(f, "__module__", "") == m.__name__}
     # A file, pieces, and what is no HTML.
     others = {"report_picture", "marked", "text_block", "interval", "folder_of", "hub_models"}
@@ -139,26 +139,26 @@ def scored(value):
 
 def test_scores_show_adapter_and_baseline_in_each_view_and_by_leak_where_the_split_leaks():
     views = {"all held-out": {"baseline": scored(0.5), "adapter": scored(0.6)}}
-    page = scoreboard.scores({"scores": views}).html
+    page = tables.scores({"scores": views}).html
     assert "0.500 [0.400, 0.600]" in page and "0.600 [0.500, 0.700]" in page and "by leak" not in page
     by_leak = {"leaked": {"adapter": scored(0.9)}, "not leaked": {"adapter": scored(0.3)}}
-    page = scoreboard.scores({"scores": views, "by_leak": by_leak}).html
+    page = tables.scores({"scores": views, "by_leak": by_leak}).html
     assert page.count("<table>") == 2 and "by leak" in page and "0.300 [0.200, 0.400]" in page
-    page = scoreboard.per_class({"scores": {ORIGINAL: views["all held-out"]}}).html
+    page = tables.per_class({"scores": {ORIGINAL: views["all held-out"]}}).html
     assert "&lt;script&gt;" in page and page.index("0.600 [0.000, 1.000]") < page.index("0.500 [0.000, 1.000]")
 
 
 def test_coverage_shows_the_calibration_error_before_and_after_and_a_row_per_threshold():
     row = {"threshold": 0.7, "rows": 30, "coverage": 0.6, "accuracy": 0.9, "low": 0.74, "high": 0.97}
     found = {"temperature": 0.73, "rows": 50, "error_before": 0.165, "error_after": 0.063}
-    page = scoreboard.coverage({"calibration": found, "coverage": [row]}).html
+    page = tables.coverage({"calibration": found, "coverage": [row]}).html
     assert "0.165 as trained, 0.063 with temperature 0.73, on 50 held-out originals" in page
     assert "<td>0.7</td>" in page and ">60%<" in page and "0.900 [0.740, 0.970]" in page
 
 
 def test_epochs_are_whole_numbers_and_the_kept_one_is_named():
     history = pd.DataFrame({"epoch": [1.0, 2.0], "weighted_f1": [0.5, 0.61239], "kept": [False, True]})
-    page = scoreboard.training(history).html
+    page = tables.training(history).html
     assert page.count("kept") == 1 and ">1<" in page and "0.612" in page
 
 
@@ -171,7 +171,7 @@ def test_only_labels_by_hand_are_shown_as_corrected():
 
 def test_the_most_confident_errors_are_counted_among_all():
     rows = pd.DataFrame({"text": ["a", "b"], "category": "x", "predicted": "y", "confidence": [0.987, 0.5]})
-    page = scoreboard.errors(rows, n=1).html
+    page = tables.errors(rows, n=1).html
     assert "1 of 2 errors" in page and "0.99" in page and "0.50" not in page
 
 
@@ -179,7 +179,7 @@ def test_doubtful_labels_show_the_first_and_escape_texts():
     rows = pd.DataFrame(
         {"id": ["1", "2"], "text": [NASTY, "второй"], "category": "a", "suggested": "b", "doubt": "0.9"}
     )
-    page = scoreboard.doubtful_labels(rows, n=1).html
+    page = tables.doubtful_labels(rows, n=1).html
     assert "1 of 2 doubtful labels" in page and "&lt;script&gt;" in page and "второй" not in page
 
 

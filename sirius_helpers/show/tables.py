@@ -1,6 +1,8 @@
-"""Labels and synthetic reviews as a person looks at them: counts, doubts, pairs, refusals, parts. Loads no model.
+"""What a person looks at, stage by stage: labels, synthetic reviews, parts, training, scores, predictions.
 
-pairs(kept, n=5, seed=0)
+Reads no file but predictions.csv and loads no model.
+
+    pairs(kept, n=5, seed=0)
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..encoder.scores import ORIGINAL, class_rows, coverage_rows, score_rows
 from ..files.reviews import BY_HAND, PARTS
+from ..files.runs import Run
 from ..kinds import Json
 from ..llm.diversity import discriminability, diversity
 from ..llm.filters import bare
@@ -27,7 +31,7 @@ NO_MARGINS = (
 )
 
 
-def class_counts(categories: pd.Series, caption: str = "Reviews per category") -> Html:
+def class_counts(categories: pd.Series, caption: str) -> Html:
     """Counts and shares by category."""
     counts = categories.value_counts().rename("reviews").rename_axis("category").reset_index()
     counts["share, %"] = 100 * counts["reviews"] / counts["reviews"].sum()
@@ -40,12 +44,12 @@ def label_margins(labels: pd.DataFrame) -> Html:
     return picture(margins(known), alt="margins of the labels") if len(known) else Html("")
 
 
-def least_certain_rows(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:
+def least_certain_rows(labels: pd.DataFrame, n: int) -> pd.DataFrame:
     """The labels with the smallest margin; none where the labels were imported."""
     return labels.dropna(subset="margin").sort_values("margin").head(n)
 
 
-def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
+def least_certain(labels: pd.DataFrame, n: int) -> Html:
     """The labels with the smallest margin between the two most probable categories."""
     worst = least_certain_rows(labels, n)
     if worst.empty:
@@ -82,8 +86,8 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
         "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
         "do the work. Take a larger model for <code>PARAPHRASER</code>, or another judge prompt.</p>"
     )
-    shown = table(pd.DataFrame(rows.items(), columns=["the judge on known texts", "value"]))
-    return shown if report["beats_chance"] else shown + Html(warning)
+    found = table(pd.DataFrame(rows.items(), columns=["the judge on known texts", "value"]))
+    return found if report["beats_chance"] else found + Html(warning)
 
 
 def quotas(labels: pd.DataFrame, kept: pd.DataFrame, refused: pd.DataFrame, max_synthetic: int | None) -> Html:
@@ -108,7 +112,7 @@ def refusals(refused: pd.DataFrame) -> Html:
     return picture(reasons(refused["reason"]), alt="reasons of refusal")
 
 
-def sample_rows(rows: pd.DataFrame, n: int = 6, seed: int = 0, **columns: str | None) -> pd.DataFrame:
+def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None) -> pd.DataFrame:
     """A random sample of the rows with these values in these columns; None stands for any value.
 
     A synthetic review that was written anew stands where the rejected one stood.
@@ -152,13 +156,13 @@ def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
     return cells
 
 
-def likeness(kept: pd.DataFrame, refused: pd.DataFrame, seed: int = 0) -> Html:
+def likeness(kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     """Do synthetic reviews read like real ones: variety of what was written and kept; can a simple model tell?"""
-    auc = discriminability(kept, seed)
+    auc = discriminability(kept, seed=0)
     told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
     columns = ["category", "text", "original"]  # pandas 2.2 warns of others, empty where nothing was kept
-    written = diversity(pd.concat([kept[columns], refused[columns]])).assign(texts_of="written")
-    rows = pd.concat([written, diversity(kept).assign(texts_of="kept")])
+    texts = {"written": pd.concat([kept[columns], refused[columns]]), "kept": kept}
+    rows = pd.concat([diversity(some).assign(texts_of=name) for name, some in texts.items()])
     rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
     return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
@@ -183,3 +187,61 @@ def leaks(report: Mapping[str, int]) -> Html:
     }
     rows = [(text, report[key]) for key, text in names.items()]
     return table(pd.DataFrame(rows, columns=["leak report", "rows"]))
+
+
+def training(history: pd.DataFrame) -> Html:
+    """Losses and scores by epoch, the kept one marked."""
+    rows = history.assign(epoch=history["epoch"].astype(int), kept=history["kept"].map({True: "kept", False: ""}))
+    return table(rows.rename(columns={"kept": ""}), "Training", dict.fromkeys(history.columns[1:-1], ".3f"))
+
+
+def scores(metrics: Json) -> Html:
+    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
+
+    Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
+    """
+    found = table(score_rows(metrics["scores"]), "Scores with 95 % bootstrap intervals")
+    if "by_leak" in metrics:
+        caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
+        found += table(score_rows(metrics["by_leak"]), caption)
+    return found
+
+
+def per_class(metrics: Json) -> Html:
+    """F1 of each category on held-out originals, the most frequent first."""
+    rows = class_rows(metrics).sort_values("rows", ascending=False, kind="stable")
+    return table(rows, f"F1 by category with 95 % bootstrap intervals, {ORIGINAL}")
+
+
+def coverage(metrics: Json) -> Html:
+    """How right the confidence is, and what is left to a person below a threshold."""
+    caption = (
+        "Calibration error {error_before:.3f} as trained, {error_after:.3f} with temperature {temperature:.2f}, "
+        "on {rows} held-out originals"
+    )
+    return table(coverage_rows(metrics), caption.format(**metrics["calibration"]))
+
+
+def errors(rows: pd.DataFrame, n: int) -> Html:
+    """The errors that the adapter was surest of."""
+    caption = f"{min(n, len(rows))} of {len(rows)} errors, the most confident first"
+    return table(rows.head(n), caption, {"confidence": ".2f"})
+
+
+def doubtful_labels(rows: pd.DataFrame, n: int) -> Html:
+    """The most doubtful labels with what they might be instead."""
+    caption = f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first"
+    return table(rows.head(n), caption, {"doubt": ".3f"})
+
+
+def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
+    """A random sample of what `predict` returned, with its texts: columns text, category, confidence."""
+    chosen = predictions.sample(min(n, len(predictions)), random_state=0).index
+    found = pd.read_csv(
+        run.need("predictions.csv"),
+        usecols=["text", "category", "confidence"],
+        dtype={"text": str, "category": str},
+        keep_default_na=False,
+        skiprows=lambda row: row > 0 and row - 1 not in chosen,  # the header is row 0
+    )
+    return found.set_index(chosen.sort_values()).loc[chosen]
