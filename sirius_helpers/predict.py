@@ -47,12 +47,8 @@ def predict(settings: Settings) -> pd.DataFrame:
                 pieces = write_pieces(texts, count, classifier, work)
             join(pieces, run.path("predictions.csv"), run.path("submission.csv"))
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
-    return pd.read_csv(  # a few bytes per row: texts and probabilities stay on disk
-        run.path("predictions.csv"),
-        usecols=["category", "confidence"],
-        dtype={"category": "category"},
-        keep_default_na=False,
-    )
+    found = read_csv(run.path("predictions.csv"), ["category", "confidence"])  # texts and probabilities stay on disk
+    return found.astype({"category": "category"})  # a byte per row
 
 
 def texts_of(path: Path) -> tuple[int, Iterator[str]]:

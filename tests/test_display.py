@@ -62,7 +62,7 @@ def test_every_display_is_among_those_that_are_shown_hostile_texts():
     modules = (tables, evidence, html)
     own = {f.__name__ for m in modules for f in vars(m).values() if getattr(f, "__module__", "") == m.__name__}
     # A file, pieces, and what is no HTML.
-    others = {"report_picture", "marked", "text_block", "interval", "folder_of", "hub_models"}
+    others = {"report_picture", "marked", "text_block", "folder_of", "hub_models"}
     assert {name for name in own if name[0].islower() and not name.endswith("_rows")} - others == set(SHOWN)
 
 
@@ -78,7 +78,7 @@ def test_short_cells_stay_in_one_piece_and_long_texts_wrap():
 
 def test_words_that_the_other_text_lacks_are_marked_and_escaped():
     rows = synthetic(1).head(1).assign(original="Сапоги <b>малы</b>, мне", text="сапоги жмут мне & всем")
-    page = tables.pairs(rows).html
+    page = tables.pairs(rows, n=1).html
     assert "Сапоги &lt;<mark>b</mark>&gt;<mark>малы</mark>&lt;/<mark>b</mark>&gt;, мне" in page
     assert "сапоги <mark>жмут</mark> мне &amp; <mark>всем</mark>" in page
 
@@ -120,7 +120,7 @@ def test_least_certain_shows_the_smallest_margins_and_says_when_there_are_none()
     page = tables.least_certain(labels, n=1).html
     assert "сомнительно" in page and "ясно" not in page and "a 0.55" in page and "b 0.45" in page
     imported = labels.assign(margin=None, probabilities=None)
-    assert "no probabilities" in tables.least_certain(imported).html
+    assert "no probabilities" in tables.least_certain(imported, n=1).html
 
 
 def test_a_picture_is_embedded_and_one_of_the_report_read_from_its_file(tmp_path):
@@ -185,13 +185,13 @@ def test_doubtful_labels_show_the_first_and_escape_texts():
 
 def test_an_empty_set_of_refusals_is_shown_as_such():
     empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes", "attempt"])
-    assert "0 of 0" in tables.refused_sample(empty).html
+    assert "0 of 0" in tables.refused_sample(empty, n=5).html
     assert "No candidate was refused" in tables.refusals(empty).html
 
 
 def test_imported_labels_have_no_picture_of_margins_and_no_least_certain_rows():
     labels = pd.DataFrame({"id": ["1"], "text": ["a"], "category": ["b"], "margin": [None], "probabilities": [None]})
-    assert tables.label_margins(labels).html == "" and tables.least_certain_rows(labels).empty
+    assert tables.label_margins(labels).html == "" and tables.least_certain_rows(labels, n=1).empty
     assert "<img" in tables.label_margins(labels.assign(margin=0.4)).html
 
 
@@ -199,7 +199,7 @@ def test_refused_candidates_are_shown_as_pairs_are_and_picked_by_reason_and_cate
     rows = [("обувь", "сапоги текут", "тарелка", 1, None, "copy_of_original")]
     rows += [("посуда", "чашка", "кружка", 0, 0.3, "judge")]
     refused = pd.DataFrame(rows, columns=["category", "original", "text", "attempt", "p_yes", "reason"])
-    page = tables.refused_sample(refused, category="посуда").html
+    page = tables.refused_sample(refused, n=5, category="посуда").html
     assert "<mark>кружка</mark>" in page and "<mark>чашка</mark>" in page and "0.30" in page and "judge" in page
     assert "тарелка" not in page and "1 of 2 refused" in page
-    assert "0 of 2" in tables.refused_sample(refused, category="посуда", reason="copy_of_original").html
+    assert "0 of 2" in tables.refused_sample(refused, n=5, category="посуда", reason="copy_of_original").html
