@@ -171,7 +171,7 @@ def test_only_labels_by_hand_are_shown_as_corrected():
 
 def test_the_most_confident_errors_are_counted_among_all():
     rows = pd.DataFrame({"text": ["a", "b"], "category": "x", "predicted": "y", "confidence": [0.987, 0.5]})
-    page = tables.errors(rows, n=1).html
+    page = tables.worst(rows, "errors, the most confident", n=1).html
     assert "1 of 2 errors" in page and "0.99" in page and "0.50" not in page
 
 
@@ -179,27 +179,27 @@ def test_doubtful_labels_show_the_first_and_escape_texts():
     rows = pd.DataFrame(
         {"id": ["1", "2"], "text": [NASTY, "второй"], "category": "a", "suggested": "b", "doubt": "0.9"}
     )
-    page = tables.doubtful_labels(rows, n=1).html
+    page = tables.worst(rows, "doubtful labels, the most doubtful", n=1).html
     assert "1 of 2 doubtful labels" in page and "&lt;script&gt;" in page and "второй" not in page
 
 
 def test_an_empty_set_of_refusals_is_shown_as_such():
     empty = pd.DataFrame(columns=["reason", "category", "original", "text", "p_yes", "attempt"])
-    assert "0 of 0" in tables.refused_sample(empty, n=5).html
+    assert "0 of 0" in tables.pairs(empty, n=5).html
     assert "No candidate was refused" in tables.refusals(empty).html
 
 
 def test_imported_labels_have_no_picture_of_margins_and_no_least_certain_rows():
     labels = pd.DataFrame({"id": ["1"], "text": ["a"], "category": ["b"], "margin": [None], "probabilities": [None]})
-    assert tables.label_margins(labels).html == "" and tables.least_certain_rows(labels, n=1).empty
-    assert "<img" in tables.label_margins(labels.assign(margin=0.4)).html
+    assert "<img" not in tables.least_certain(labels, n=1).html and tables.least_certain_rows(labels, n=1).empty
+    assert "<img" in tables.least_certain(labels.assign(margin=0.4, probabilities=[{"b": 0.7, "c": 0.3}]), n=1).html
 
 
 def test_refused_candidates_are_shown_as_pairs_are_and_picked_by_reason_and_category():
     rows = [("обувь", "сапоги текут", "тарелка", 1, None, "copy_of_original")]
     rows += [("посуда", "чашка", "кружка", 0, 0.3, "judge")]
     refused = pd.DataFrame(rows, columns=["category", "original", "text", "attempt", "p_yes", "reason"])
-    page = tables.refused_sample(refused, n=5, category="посуда").html
+    page = tables.pairs(refused, n=5, category="посуда").html
     assert "<mark>кружка</mark>" in page and "<mark>чашка</mark>" in page and "0.30" in page and "judge" in page
     assert "тарелка" not in page and "1 of 2 refused" in page
-    assert "0 of 2" in tables.refused_sample(refused, n=5, category="посуда", reason="copy_of_original").html
+    assert "0 of 2" in tables.pairs(refused, n=5, category="посуда", reason="copy_of_original").html

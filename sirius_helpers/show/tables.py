@@ -38,19 +38,13 @@ def class_counts(categories: pd.Series, caption: str) -> Html:
     return table(counts, caption, {"share, %": ".1f"})
 
 
-def label_margins(labels: pd.DataFrame) -> Html:
-    """A picture of how sure the labeler was; nothing for imported labels, which say nothing of it."""
-    known = labels["margin"].dropna().astype(float)
-    return picture(margins(known), alt="margins of the labels") if len(known) else Html("")
-
-
 def least_certain_rows(labels: pd.DataFrame, n: int) -> pd.DataFrame:
     """The labels with the smallest margin; none where the labels were imported."""
     return labels.dropna(subset="margin").sort_values("margin").head(n)
 
 
 def least_certain(labels: pd.DataFrame, n: int) -> Html:
-    """The labels with the smallest margin between the two most probable categories."""
+    """How sure the labeler was, and the labels with the smallest margin between the two most probable categories."""
     worst = least_certain_rows(labels, n)
     if worst.empty:
         return Html(f"<p>{NO_MARGINS}</p>")
@@ -58,7 +52,8 @@ def least_certain(labels: pd.DataFrame, n: int) -> Html:
     tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
     for number, choice in enumerate(("first choice", "second choice")):
         rows[choice] = [f"{top[number][0]} {top[number][1]:.2f}" for top in tops]
-    return table(rows, f"The {len(rows)} least certain labels")
+    drawn = picture(margins(labels["margin"].dropna().astype(float)), alt="margins of the labels")
+    return drawn + table(rows, f"The {len(rows)} least certain labels")
 
 
 def corrected(labels: pd.DataFrame) -> Html:
@@ -76,7 +71,7 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
     """
     report = judge_report(judged, draws)
     rows = {
-        "control texts: genuine ones, and refusals or other talk of a model": str(report["texts"]),
+        "control texts: genuine ones, and refusals or other talk of a model": report["texts"],
         "right answers": f"{report['accuracy']:.0%}",
         "Cohen's kappa (0: chance, 1: perfect)": f"{report['kappa']:.2f}",
         "genuine reviews that all draws accept": f"{report['reviews_pass']:.0%}",
@@ -91,18 +86,14 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
 
 
 def quotas(labels: pd.DataFrame, kept: pd.DataFrame, refused: pd.DataFrame, max_synthetic: int | None) -> Html:
-    """By category: originals, texts wanted and kept, attempts refused."""
+    """By category: how augmentation made it grow; originals, texts wanted and kept, attempts refused."""
     wanted = pd.Series([item.category for item in plan(labels, max_synthetic)], dtype=object)
     columns = {"originals": labels["category"], "wanted": wanted, "kept": kept["category"]}
     columns["refused attempts"] = refused["category"]
     counted = pd.DataFrame({name: values.value_counts() for name, values in columns.items()}).fillna(0).astype(int)
     counted = counted.sort_values("originals").rename_axis("category").reset_index()
-    return table(counted, "Synthetic reviews, the rarest category first")
-
-
-def growth(labels: pd.DataFrame, kept: pd.DataFrame) -> Html:
-    """A picture of the categories before and after augmentation."""
-    return picture(before_and_after(labels["category"], kept["category"]), "reviews before and after augmentation")
+    drawn = picture(before_and_after(labels["category"], kept["category"]), "reviews before and after augmentation")
+    return drawn + table(counted, "Synthetic reviews, the rarest category first")
 
 
 def refusals(refused: pd.DataFrame) -> Html:
@@ -123,24 +114,19 @@ def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None
     return rows.sample(min(n, len(rows)), random_state=seed)
 
 
-def pairs(kept: pd.DataFrame, **sample: Any) -> Html:
-    """Originals beside their paraphrases, drawn by `sample_rows`, words of one that the other lacks marked."""
-    rows = sample_rows(kept, **sample)
-    return _beside_originals(rows, "id", "synthetic", f"{len(rows)} of {len(kept)} synthetic reviews")
+def pairs(texts: pd.DataFrame, **sample: Any) -> Html:
+    """Synthetic reviews, or refused candidates with the reason, beside their originals.
 
-
-def refused_sample(refused: pd.DataFrame, **sample: Any) -> Html:
-    """Refused candidates with the reason, beside their originals as in `pairs`."""
-    rows = sample_rows(refused, **sample)
-    return _beside_originals(rows, "reason", "candidate", f"{len(rows)} of {len(refused)} refused attempts")
-
-
-def _beside_originals(rows: pd.DataFrame, first: str, text: str, caption: str) -> Html:
-    """Texts under the name `text`, beside their originals; `first` is the column that stands in front."""
+    Drawn by `sample_rows`; words of one that the other lacks are marked.
+    """
+    rows, refused = sample_rows(texts, **sample), "reason" in texts
+    first, name, what = (
+        ("reason", "candidate", "refused attempts") if refused else ("id", "synthetic", "synthetic reviews")
+    )
     columns: Json = {first: rows[first], "category": rows["category"]}
-    columns |= {"original": marked(rows["original"], rows["text"]), text: marked(rows["text"], rows["original"])}
+    columns |= {"original": marked(rows["original"], rows["text"]), name: marked(rows["text"], rows["original"])}
     columns |= {"P(yes)": rows["p_yes"], "attempt": rows["attempt"] + 1}
-    return table(pd.DataFrame(columns), caption, {"P(yes)": ".2f"})
+    return table(pd.DataFrame(columns), f"{len(rows)} of {len(texts)} {what}", {"P(yes)": ".2f"})
 
 
 def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
@@ -222,16 +208,11 @@ def coverage(metrics: Json) -> Html:
     return table(coverage_rows(metrics), caption.format(**metrics["calibration"]))
 
 
-def errors(rows: pd.DataFrame, n: int) -> Html:
-    """The errors that the adapter was surest of."""
-    caption = f"{min(n, len(rows))} of {len(rows)} errors, the most confident first"
-    return table(rows.head(n), caption, {"confidence": ".2f"})
-
-
-def doubtful_labels(rows: pd.DataFrame, n: int) -> Html:
-    """The most doubtful labels with what they might be instead."""
-    caption = f"{min(n, len(rows))} of {len(rows)} doubtful labels, the most doubtful first"
-    return table(rows.head(n), caption, {"doubt": ".3f"})
+def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
+    """The first of the errors, or of the doubtful labels, which stand in that order; `what` names them."""
+    return table(
+        rows.head(n), f"{min(n, len(rows))} of {len(rows)} {what} first", {"confidence": ".2f", "doubt": ".3f"}
+    )
 
 
 def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
