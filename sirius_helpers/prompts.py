@@ -20,7 +20,7 @@ from typing import Any
 from .errors import UserError
 from .files.decoding import read_toml
 from .kinds import Tokenizer
-from .llm.text_tokens import markers
+from .models.text_tokens import markers
 
 FILE = "prompts.toml"
 REVIEW = "review"

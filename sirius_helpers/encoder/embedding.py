@@ -24,9 +24,9 @@ from torch.nn import functional
 from transformers import BatchEncoding, PreTrainedModel
 
 from ..kinds import Json, OnBatch, Tokenizer
-from ..llm.text_tokens import TextTokens
 from ..loaders import encoder
 from ..models.batching import Batcher, progress
+from ..models.text_tokens import TextTokens
 from ..settings import Settings
 
 MAX_TOKENS = 256  # of a text, where nothing else is said
