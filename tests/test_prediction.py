@@ -17,6 +17,7 @@ from sirius_helpers.files.runs import Run
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.predict import predict, texts_of, write_pieces
 from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.show.tables import prediction_rows
 
 TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
 
@@ -58,6 +59,15 @@ def test_every_row_gets_a_category_in_order_whatever_its_text(ready):
     assert (written["confidence"] == written[["p_обувь", "p_посуда"]].max(axis=1)).all()
     submission = read(Run(ready.folder).path("submission.csv"))
     assert submission["category"].tolist() == table["category"].tolist()
+
+
+def test_a_sample_of_the_predictions_finds_its_texts_again_line_breaks_or_not(ready):
+    table, run = predict(ready), Run(ready.folder)
+    written = read(run.path("predictions.csv"))
+    for n in (5, 99):
+        rows = prediction_rows(run, table, n)
+        assert len(rows) == min(n, len(TEXTS))
+        assert rows.to_dict("index") == written.loc[rows.index, list(rows)].to_dict("index")
 
 
 def test_chunks_change_nothing_but_the_order_of_work(ready, monkeypatch):
