@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
 
-from sirius_helpers.encoder.baseline import frozen_embeddings
+from sirius_helpers.encoder.embedding import frozen_embeddings
 from sirius_helpers.encoder.label_noise import confident_suggestions, out_of_fold
 from sirius_helpers.files.categories import labels_of, phrases, read_categories
 from sirius_helpers.files.reviews import leak_groups

@@ -29,7 +29,7 @@ def main() -> None:
     for name in ("data", "labels", "run"):
         ask.add_argument(f"--{name}", required=True)
     settings = settings_for("auto", **vars(ask.parse_args()))
-    trainer.SETTLED = 1  # the last epoch is kept: there is nothing to choose by
+    trainer.MIN_EPOCH_SHARE = 1  # the last epoch is kept: there is nothing to choose by
     run = begin(settings)
     label(settings)
     write_csv(run.path("split.csv"), everything(review(settings), settings))

@@ -14,11 +14,10 @@ import json
 import numpy as np
 import pandas as pd
 
-from .encoder.baseline import Linear, frozen_embeddings
-from .encoder.calibration import calibrated, calibration_error, coverage
-from .encoder.classifier import Classifier
+from .encoder.classifier import Classifier, calibrated
+from .encoder.embedding import Linear, frozen_embeddings
 from .encoder.label_noise import doubtful_labels
-from .encoder.scores import ALL, HUMAN, ORIGINAL, scores_with_intervals
+from .encoder.scores import ALL, HUMAN, ORIGINAL, calibration_error, coverage, scores_with_intervals
 from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
@@ -65,9 +64,8 @@ def _evaluate(settings: Settings, run: Run) -> None:
     vectors = frozen_embeddings(rows["text"].tolist(), settings)
     originals = (rows["part"].isin(PARTS) & ~rows["synthetic"]).to_numpy()
     doubtful = doubtful_labels(rows[originals], vectors[originals], labels, settings)
-    held = rows["part"].isin((TEST, HUMAN)).to_numpy()
-    scored, temperature = _predicted(rows[held], vectors[held], labels, settings, run)
-    fitted = {"temperature": temperature, "fitted_on": len(calibration_rows(table))}
+    unlearned = rows["part"].isin((TEST, HUMAN)).to_numpy()
+    scored, temperature = _predicted(rows[unlearned], vectors[unlearned], labels, settings, run)
     history = pd.read_csv(run.need("history.csv"))
     metrics: Json = {
         "training": best_epoch(history),
@@ -75,15 +73,14 @@ def _evaluate(settings: Settings, run: Run) -> None:
         "rows": table.groupby(["part", "synthetic"]).size().rename("rows").reset_index().to_dict("records"),
         "leaks": leaked.sum().astype(int).to_dict(),
         "doubtful_labels": len(doubtful),
-        **_metrics(scored, fitted, labels, settings),
+        **_metrics(scored, {"temperature": temperature, "fitted_on": len(calibration_rows(table))}, labels, settings),
     }
     if human is not None:
-        given = read_csv(run.need("labels.csv"))
-        metrics["labels_against_human"] = _labels_against_human(given, human)
-    shown = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
-    write_csv(run.path("errors.csv"), worst_errors(shown))
+        metrics["labels_against_human"] = _labels_against_human(read_csv(run.need("labels.csv")), human)
+    test = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
+    write_csv(run.path("errors.csv"), worst_errors(test))
     write_csv(run.path("doubtful_labels.csv"), doubtful)
-    pictures.save_report(run.path("report"), shown, labels, history, metrics["scores"][ORIGINAL])
+    pictures.save_report(run.path("report"), test, labels, history, metrics["scores"][ORIGINAL])
     write_atomically(run.path("metrics.json"), json.dumps(metrics, ensure_ascii=False, indent=2).encode())
     write_atomically(run.path("model_card.md"), model_card(settings, run, metrics, table).encode())
 
@@ -122,31 +119,28 @@ def _predicted(
 def _metrics(rows: pd.DataFrame, fitted: Json, labels: list[str], settings: Settings) -> Json:
     """Everything measured on rows that the model has not learned from."""
 
-    def scores(part: pd.DataFrame) -> Json:
-        models = {"baseline": part["baseline"], "adapter": part["predicted"]}
+    def scores(views: dict[str, pd.DataFrame]) -> Json:
         return {
-            name: scores_with_intervals(part["category"], guess, part["source_id"], labels, settings)
-            for name, guess in models.items()
+            view: {
+                name: scores_with_intervals(part["category"], part[answers], part["source_id"], labels, settings)
+                for name, answers in (("baseline", "baseline"), ("adapter", "predicted"))
+            }
+            for view, part in views.items()
+            if len(part)
         }
 
-    held, human = rows[rows["part"] == TEST], rows[rows["part"] == HUMAN]
-    originals = held[~held["synthetic"]]
+    test = rows[rows["part"] == TEST]
+    originals = test[~test["synthetic"]]
     right = (originals["predicted"] == originals["category"]).to_numpy()
     raw, confidence = (originals[name].to_numpy() for name in ("raw_confidence", "confidence"))
-    views = {ALL: held, ORIGINAL: originals, HUMAN: human}
+    errors = {"error_before": calibration_error(raw, right), "error_after": calibration_error(confidence, right)}
     found: Json = {
-        "scores": {view: scores(part) for view, part in views.items() if len(part)},
-        "calibration": {
-            **fitted,
-            "rows": len(originals),
-            "error_before": calibration_error(raw, right),
-            "error_after": calibration_error(confidence, right),
-        },
+        "scores": scores({ALL: test, ORIGINAL: originals, HUMAN: rows[rows["part"] == HUMAN]}),
+        "calibration": {**fitted, "rows": len(originals), **errors},
         "coverage": coverage(confidence, right).to_dict("records"),
     }
-    if held["leaked"].nunique() > 1:
-        parts = {"leaked": held[held["leaked"]], "not leaked": held[~held["leaked"]]}
-        found["by_leak"] = {name: scores(part) for name, part in parts.items()}
+    if test["leaked"].nunique() > 1:
+        found["by_leak"] = scores({"leaked": test[test["leaked"]], "not leaked": test[~test["leaked"]]})
     return found
 
 
@@ -157,13 +151,13 @@ def leak_report(table: pd.DataFrame, near_duplicate: float) -> dict[str, int]:
 
 def leaked_rows(table: pd.DataFrame, near_duplicate: float) -> pd.DataFrame:
     """The leak report row by row: columns held_out, source_in_training, near_duplicate_in_training, either."""
-    held = (table["part"] == TEST).to_numpy()
-    source = held & table["source_id"].isin(set(table["source_id"][~held])).to_numpy()
+    test = (table["part"] == TEST).to_numpy()
+    source = test & table["source_id"].isin(set(table["source_id"][~test])).to_numpy()
     near = np.zeros(len(table), dtype=bool)
     for one, other in near_duplicates(table["text"].tolist(), near_duplicate):
-        if held[one] != held[other]:
-            near[one if held[one] else other] = True
-    columns = {"held_out": held, "source_in_training": source, "near_duplicate_in_training": near}
+        if test[one] != test[other]:
+            near[one if test[one] else other] = True
+    columns = {"held_out": test, "source_in_training": source, "near_duplicate_in_training": near}
     return pd.DataFrame(columns | {"either": source | near}, index=table.index)
 
 

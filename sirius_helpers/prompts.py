@@ -248,7 +248,7 @@ def answer_end(tokenizer: Tokenizer, chat: bool) -> str | None:
     """What an answer ends with: the line for a base model, in a chat the token that the template closes a turn with."""
     if not chat:
         return "\n"
-    from .llm.text_tokens import markers  # it alone needs transformers
+    from .models.text_tokens import markers  # it alone needs transformers
 
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SLOT}]
     with suppress(Exception):  # the end token will do

@@ -18,18 +18,16 @@ from peft import PeftModel
 from torch import nn
 
 from .encoder import trainer
-from .encoder.baseline import Linear, fit_linear, frozen_embeddings
-from .encoder.calibration import SPREAD, fit_temperature
-from .encoder.checkpoints import train_on
-from .encoder.classifier import Classifier, new_model, save
-from .encoder.trainer import class_weights, history_of, new_trainer
+from .encoder.classifier import SPREAD, Classifier, config_of, fit_temperature, new_model, save
+from .encoder.embedding import Linear, fit_linear, frozen_embeddings, token_ids
+from .encoder.trainer import class_weights, history_of, new_trainer, train_on
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import USES, Run, digest, pinned, stage_mark
+from .files.tables import records_of
 from .kinds import Json, Tokenizer
-from .llm.text_tokens import TextTokens
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
 
@@ -38,7 +36,8 @@ def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
     labels = labels_of(read_categories(settings.data))
-    mark = stage_mark("train", digest(run.need("split.csv")), labels, _identity(settings), SPREAD, trainer.SETTLED)
+    rules = (SPREAD, trainer.MIN_EPOCH_SHARE)
+    mark = stage_mark("train", digest(run.need("split.csv")), labels, _identity(settings), *rules)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)
@@ -71,9 +70,8 @@ def train(settings: Settings) -> pd.DataFrame:
 
 
 def best_epoch(history: pd.DataFrame) -> Json:
-    """The row of the history whose weights were kept: the best weighted F1 on the validation part, once settled."""
-    best = history[history["kept"]].iloc[0].drop("kept").to_dict()
-    return {str(name): value for name, value in best.items()}
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part, late enough."""
+    return records_of(history[history["kept"]].drop(columns="kept"))[0]
 
 
 def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,11 +79,9 @@ def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
 
 
-def start_head(head: nn.Linear, linear: Linear) -> None:
+def start_head(head: nn.Module, linear: Linear) -> None:
     """Copy the linear solution into the head, so that training starts from the baseline instead of from noise."""
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(linear.weight))
-        head.bias.copy_(torch.from_numpy(linear.bias))
+    head.load_state_dict({name: torch.from_numpy(values) for name, values in vars(linear).items()})
 
 
 def _fit(
@@ -99,34 +95,26 @@ def _fit(
     if parts[VALIDATION].empty:
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
     torch.manual_seed(settings.seed)
-    tokenizer = load_tokenizer(settings.classifier)
-    model = new_model(settings, len(labels))
+    tokenizer, model = load_tokenizer(settings.classifier), new_model(settings, len(labels))
     if linear is not None:
-        head = model.get_submodule("base_model.model.head.modules_to_save.default")
-        assert isinstance(head, nn.Linear)
-        start_head(head, linear)
+        start_head(model.get_submodule("base_model.model.head.modules_to_save.default"), linear)
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
-    trainer = new_trainer(
-        model,
-        tokenizer,
-        {k: _tokens(v, tokenizer, labels, settings) for k, v in parts.items()},
-        class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power),
-        work,
-        settings,
-    )
+    sets = {part: _tokens(rows, tokenizer, labels, settings) for part, rows in parts.items()}
+    weights = class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power)
+    trainer = new_trainer(model, tokenizer, sets, weights, work, settings)
     try:
         with quiet():
-            train_on(trainer, work)
+            train_on(trainer)
         if linear is not None:
-            fresh = run.path("adapter.part")
-            shutil.rmtree(fresh, ignore_errors=True)
             temperature = _temperature(model, tokenizer, calibration_rows(table), labels, settings)
+            fresh, adapter = run.path("adapter.part"), run.path("adapter")
+            shutil.rmtree(fresh, ignore_errors=True)
             save(model, tokenizer, fresh, settings, labels, temperature)
             linear.save(fresh)
-            shutil.rmtree(run.path("adapter"), ignore_errors=True)
-            fresh.rename(run.path("adapter"))
+            shutil.rmtree(adapter, ignore_errors=True)
+            fresh.rename(adapter)
         return history_of(trainer.state)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -140,28 +128,18 @@ def _fit(
         release(model)
 
 
+def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
+    ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
+    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
+
+
 def _temperature(
     model: PeftModel, tokenizer: Tokenizer, rows: pd.DataFrame, labels: list[str], settings: Settings
 ) -> float:
-    classifier = Classifier(
-        model.eval(),
-        tokenizer,
-        labels,
-        prefix=settings.classifier.text_prefix,
-        max_tokens=settings.max_tokens,
-        device=settings.device,
-        temperature=1.0,
-        tokens_per_batch=settings.tokens_per_batch,
-    )
+    config = config_of(settings, labels, temperature=1.0)
+    classifier = Classifier(model.eval(), tokenizer, config, settings.device, settings.tokens_per_batch)
     truth = rows["category"].map(labels.index).to_numpy(dtype=int)
     return fit_temperature(classifier(rows["text"].tolist()), truth)
-
-
-def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
-    prefix = settings.classifier.text_prefix
-    texts = [prefix + text for text in rows["text"]]
-    ids = TextTokens(tokenizer)(texts, truncation=True, max_length=settings.max_tokens)
-    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
 
 
 def _identity(settings: Settings) -> list[object]:

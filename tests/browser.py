@@ -27,7 +27,7 @@ from sirius_helpers.encoder.scores import ORIGINAL
 from sirius_helpers.files.reviews import BY_HAND
 from sirius_helpers.files.runs import Run
 from sirius_helpers.settings import ModelSpec, Settings, settings_for
-from sirius_helpers.show import evidence, html, scoreboard, tables
+from sirius_helpers.show import evidence, html, tables
 
 # Each sets an attribute of the page when it runs: data-ran-0, data-ran-1, …
 _RUN = "document.documentElement.setAttribute('data-ran-{}',1)"
@@ -101,23 +101,21 @@ SHOWN: dict[str, Callable[[], html.Html]] = {
     "picture": lambda: html.picture(Figure(), alt="".join(HOSTILE)),
     "class_counts": lambda: tables.class_counts(ROWS["category"], HOSTILE[0]),
     "least_certain": lambda: tables.least_certain(ROWS, n=99),
-    "label_margins": lambda: tables.label_margins(ROWS),
     "corrected": lambda: tables.corrected(ROWS.assign(labeler=BY_HAND)),
     "quotas": lambda: tables.quotas(ROWS, ROWS, ROWS, None),
-    "growth": lambda: tables.growth(ROWS, ROWS),
     "refusals": lambda: tables.refusals(ROWS),
     "judge": lambda: tables.judge(JUDGED, draws=2),
-    "pairs": lambda: tables.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99),
-    "refused_sample": lambda: tables.refused_sample(ROWS, n=99),
+    "pairs": lambda: (
+        tables.pairs(ROWS.assign(original=HOSTILE[::-1]), n=99) + tables.pairs(ROWS.drop(columns="reason"), n=99)
+    ),
     "likeness": lambda: tables.likeness(ROWS, ROWS),
     "parts": lambda: tables.parts(ROWS.assign(part="train")),
     "leaks": lambda: tables.leaks(LEAKS),
-    "scores": lambda: scoreboard.scores({"scores": VIEWS, "by_leak": VIEWS}),
-    "per_class": lambda: scoreboard.per_class({"scores": {ORIGINAL: MODELS}}),
-    "coverage": lambda: scoreboard.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
-    "training": lambda: scoreboard.training(pd.DataFrame({"epoch": [1.0], HOSTILE[0]: [0.5], "kept": [True]})),
-    "errors": lambda: scoreboard.errors(ROWS, n=99),
-    "doubtful_labels": lambda: scoreboard.doubtful_labels(ROWS, n=99),
+    "scores": lambda: tables.scores({"scores": VIEWS, "by_leak": VIEWS}),
+    "per_class": lambda: tables.per_class({"scores": {ORIGINAL: MODELS}}),
+    "coverage": lambda: tables.coverage({"calibration": CALIBRATION, "coverage": COVERAGE}),
+    "training": lambda: tables.training(pd.DataFrame({"epoch": [1.0], HOSTILE[0]: [0.5], "kept": [True]})),
+    "worst": lambda: tables.worst(ROWS, HOSTILE[0], n=99),
     "this_run": hostile_facts,
     "stage": lambda: evidence.stage(HostileRun(), HOSTILE[0]),
     "stage_times": lambda: evidence.stage_times(HostileRun(), INPUTS),

@@ -26,7 +26,7 @@ from nbclient import NotebookClient
 from sirius_helpers.__main__ import socket_files
 from sirius_helpers.files.runs import digest
 from sirius_helpers.settings import PROJECT, Settings
-from sirius_helpers.show import evidence, forms, scoreboard, widgets  # noqa: F401  imported once
+from sirius_helpers.show import evidence, forms, tables, widgets  # noqa: F401  imported once
 
 NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)

@@ -1,14 +1,8 @@
 import numpy as np
 import pytest
 
-from sirius_helpers.encoder.calibration import (
-    calibrated,
-    calibration_error,
-    coverage,
-    fit_temperature,
-    reliability,
-    wilson,
-)
+from sirius_helpers.encoder.classifier import calibrated, fit_temperature
+from sirius_helpers.encoder.scores import calibration_error, coverage, reliability
 
 
 def softmax(logits):
@@ -75,6 +69,8 @@ def test_coverage_tells_share_and_accuracy_of_what_is_answered():
     assert 0.95 not in coverage(confidence - 0.1, right)["threshold"].tolist()
 
 
-def test_wilson_intervals_agree_with_published_values():
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+# Newcombe 1998, table I
+@pytest.mark.parametrize(("hits", "rows", "expected"), [(81, 263, (0.2553, 0.3662)), (0, 20, (0.0, 0.1611))])
+def test_the_intervals_of_the_accuracy_agree_with_published_values(hits, rows, expected):
+    table = coverage(np.full(rows, 0.99), np.arange(rows) < hits)
+    assert table[["low", "high"]].to_numpy() == pytest.approx(np.array([expected] * len(table)), abs=1e-4)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sirius_helpers.encoder import trainer
-from sirius_helpers.encoder.checkpoints import STATE, last_whole_checkpoint
+from sirius_helpers.encoder.trainer import STATE, last_whole_checkpoint
 from sirius_helpers.files.runs import Run, digest
 from sirius_helpers.settings import ModelSpec
 from sirius_helpers.train import train

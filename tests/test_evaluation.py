@@ -7,9 +7,8 @@ from huggingface_hub import ModelCard
 from tiny_models import tiny_roberta
 
 from sirius_helpers import train as training
-from sirius_helpers.encoder.calibration import calibration_error
 from sirius_helpers.encoder.classifier import Classifier
-from sirius_helpers.encoder.scores import ALL, ORIGINAL
+from sirius_helpers.encoder.scores import ALL, ORIGINAL, calibration_error
 from sirius_helpers.evaluate import FILES, evaluate, human_rows, leak_report, worst_errors
 from sirius_helpers.files.runs import Run, begin, digest
 from sirius_helpers.settings import ModelSpec, Settings

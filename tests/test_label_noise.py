@@ -53,11 +53,11 @@ def test_a_near_duplicate_does_not_vouch_for_a_label(planted, settings):
 def test_folds_keep_groups_whole_and_share_out_every_category():
     categories = np.array(["a", "a"] * 10 + ["b"] * 10, dtype=object)
     groups = np.array([n // 2 for n in range(20)] + list(range(10, 20)))
-    fold = _folds(categories, groups, 5, seed=0)
+    fold = _folds(categories, groups, seed=0)
     assert (fold[:20:2] == fold[1:20:2]).all()
     assert [np.bincount(fold[categories == name], minlength=5).tolist() for name in "ab"] == [[4] * 5, [2] * 5]
-    assert _folds(categories, groups, 5, seed=0).tolist() == fold.tolist()
-    assert _folds(categories, groups, 5, seed=1).tolist() != fold.tolist()
+    assert _folds(categories, groups, seed=0).tolist() == fold.tolist()
+    assert _folds(categories, groups, seed=1).tolist() != fold.tolist()
 
 
 def test_fewer_groups_than_folds_and_a_single_category_are_no_error():

@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,14 @@ from tiny_models import tiny_roberta
 from tqdm.std import tqdm
 
 from sirius_helpers import predict as prediction
-from sirius_helpers.encoder.calibration import calibrated
-from sirius_helpers.encoder.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, calibrated, new_model, save
 from sirius_helpers.errors import UserError
+from sirius_helpers.files.reviews import read_texts
 from sirius_helpers.files.runs import Run
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.predict import predict, write_pieces
+from sirius_helpers.predict import predict, texts_of, write_pieces
 from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.show.tables import prediction_rows
 
 TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
 
@@ -49,12 +51,23 @@ def read(path):
 def test_every_row_gets_a_category_in_order_whatever_its_text(ready):
     table = predict(ready)
     written = read(Run(ready.folder).path("predictions.csv"))
-    assert table["text"].tolist() == written["text"].tolist() == TEXTS
+    assert written["text"].tolist() == TEXTS
+    assert table["category"].tolist() == written["category"].tolist()
+    assert table["confidence"].tolist() == written["confidence"].tolist()
     assert written.columns.tolist() == ["text", "category", "confidence", "p_обувь", "p_посуда"]
     assert written[["p_обувь", "p_посуда"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
     assert (written["confidence"] == written[["p_обувь", "p_посуда"]].max(axis=1)).all()
     submission = read(Run(ready.folder).path("submission.csv"))
     assert submission["category"].tolist() == table["category"].tolist()
+
+
+def test_a_sample_of_the_predictions_finds_its_texts_again_line_breaks_or_not(ready):
+    table, run = predict(ready), Run(ready.folder)
+    written = read(run.path("predictions.csv"))
+    for n in (5, 99):
+        rows = prediction_rows(run, table, n)
+        assert len(rows) == min(n, len(TEXTS))
+        assert rows.to_dict("index") == written.loc[rows.index, list(rows)].to_dict("index")
 
 
 def test_chunks_change_nothing_but_the_order_of_work(ready, monkeypatch):
@@ -63,7 +76,9 @@ def test_chunks_change_nothing_but_the_order_of_work(ready, monkeypatch):
     run.path("predictions.csv").unlink()
     monkeypatch.setattr(prediction, "CHUNK", 4)
     chunked = predict(ready)
-    assert chunked["text"].tolist() == TEXTS and chunked["category"].tolist() == whole["category"].tolist()
+    assert read(run.path("predictions.csv"))["text"].tolist() == TEXTS
+    assert read(run.path("submission.csv"))["category"].tolist() == chunked["category"].tolist()
+    assert chunked["category"].tolist() == whole["category"].tolist()
     assert chunked["confidence"].to_numpy() == pytest.approx(whole["confidence"].to_numpy(), abs=0.01)
     assert not [
         path.name for path in run.folder.iterdir() if path.name.startswith("predictions-") or ".part" in path.name
@@ -106,10 +121,10 @@ def test_a_damaged_chunk_is_predicted_again_and_a_whole_one_is_not(ready, tmp_pa
     done, call = [], Classifier.__call__
     monkeypatch.setattr(Classifier, "__call__", lambda self, texts, bar: done.append(texts) or call(self, texts, bar))
     with Classifier.load(Run(ready.folder).path("adapter"), "cpu") as classifier:
-        pieces = write_pieces(TEXTS, classifier, tmp_path / "work")
+        pieces = write_pieces(TEXTS, len(TEXTS), classifier, tmp_path / "work")
         whole = [piece.read_bytes() for piece in pieces]
         pieces[1].write_bytes(damage(whole[1]))
-        assert write_pieces(TEXTS, classifier, tmp_path / "work") == pieces
+        assert write_pieces(TEXTS, len(TEXTS), classifier, tmp_path / "work") == pieces
     assert [piece.read_bytes() for piece in pieces] == whole
     assert len(done) == 4
 
@@ -121,11 +136,12 @@ def test_a_full_disk_leaves_no_part_and_keeps_the_old_predictions(ready, tmp_pat
     target = tmp_path / "whole" / "predictions.csv"
     target.parent.mkdir()
     target.write_bytes(b"old")
+    submission = target.with_name("submission.csv")
     with no_file_longer_than(1_000), pytest.raises(UserError, match="predictions.csv.* could not be written"):
-        prediction.join(pieces, target)
+        prediction.join(pieces, target, submission)
     assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
-    prediction.join(pieces, target)
-    assert len(read(target)) == 100
+    prediction.join(pieces, target, submission)
+    assert len(read(target)) == len(read(submission)) == 100
 
 
 def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(ready, data):
@@ -133,7 +149,8 @@ def test_labels_and_texts_that_look_like_numbers_or_nothing_stay_as_they_are(rea
     save(new_model(ready, 2), load_tokenizer(ready.classifier), adapter, ready, ["NA", "007"], temperature=1.0)
     (data / "test.csv").write_text("text\n01\nnull\n", encoding="utf-8")
     table = predict(ready)
-    assert table["text"].tolist() == ["01", "null"] and set(table["category"]) <= {"NA", "007"}
+    written = pd.read_csv(Run(ready.folder).path("predictions.csv"), keep_default_na=False, dtype=str)
+    assert written["text"].tolist() == ["01", "null"] and set(table["category"]) <= {"NA", "007"}
     lines = Run(ready.folder).path("submission.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["category", *table["category"]]
 
@@ -170,8 +187,8 @@ def test_the_bar_counts_every_text_once_and_no_text_is_no_row(ready):
         assert classifier([]).shape == (0, 2)
 
 
-def test_memory_does_not_grow_with_the_number_of_texts(tmp_path, monkeypatch):
-    """A stand-in for the model, so that what is measured is ours: chunks, tables and files."""
+def test_memory_does_not_grow_with_the_number_of_texts(ready, data, monkeypatch):
+    """The whole stage with a stand-in for the model, so that what is measured is ours: chunks, tables and files."""
     monkeypatch.setattr(prediction, "CHUNK", 500)
 
     class Scripted:
@@ -180,15 +197,43 @@ def test_memory_does_not_grow_with_the_number_of_texts(tmp_path, monkeypatch):
         def __call__(self, texts, bar):
             return np.tile(np.float32([[0.75, 0.25]]), (len(texts), 1))
 
+    monkeypatch.setattr(Classifier, "load", lambda *_: nullcontext(Scripted()))
+
     def peak(count):
-        texts = ["Ботинки малы"] * count
+        (data / "test.csv").write_text("text\n" + "Ботинки малы\n" * count, encoding="utf-8")
         tracemalloc.start()
-        pieces = write_pieces(texts, Scripted(), tmp_path / str(count))
-        prediction.join(pieces, tmp_path / f"{count}.csv")
+        assert len(predict(ready)) == count
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size
 
     peak(500)  # imports
-    assert peak(10_000) < 1.3 * peak(1_000)
-    assert len(read(tmp_path / "10000.csv")) == 10_000
+    few, many = peak(1_000), peak(10_000)
+    assert many < 1.3 * few
+    assert len(read(Run(ready.folder).path("submission.csv"))) == 10_000
+
+
+PLAIN = ["text\nа\n", 'text\r\n"а, б"\r\n""\r\n', 'id,text\n1,"а\rб\nв"\n2,\n', "\ufefftext\n NA \n007"]
+UNUSUAL = ["text;id\nа;1\n", "Text\nа\n", "text\nа, б\n", "\n\ntext\nа\n", "text\nа\n\nб\n", "text\nи\u0306\n"]
+UNUSUAL += ["text\n" + "а" * 40 + "\0\n", "text\n" + "а;\n" * 12, "text\rа\rб\r", 'text,id\nа,1\n"б",2\n,\n']
+
+
+@pytest.mark.parametrize("content", [*PLAIN, *UNUSUAL])
+def test_texts_are_those_of_the_tables_reader_and_a_plain_file_is_never_held_as_a_whole(data, monkeypatch, content):
+    path = data / "test.csv"
+    path.write_bytes(content.encode())
+    expected = read_texts(path)
+    if content in PLAIN:
+        monkeypatch.setattr(prediction, "read_texts", lambda path: pytest.fail("the whole file was read"))
+    count, texts = texts_of(path)
+    assert (count, list(texts)) == (len(expected), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "is empty"), ("text\n", "no rows"), ("id\n1\n", "no column 'text'"), ("text,id\nа,1\nб\n", "row 2")],
+)
+def test_a_file_that_cannot_be_read_with_certainty_is_refused_as_the_tables_reader_does(data, content, message):
+    (data / "test.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        texts_of(data / "test.csv")

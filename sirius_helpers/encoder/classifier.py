@@ -1,4 +1,4 @@
-"""The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved and loaded.
+"""The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved, loaded, calibrated.
 
 A saved adapter is a folder of safetensors and JSON: no pickle. Knows nothing of stages or tables.
 
@@ -19,6 +19,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from torch import nn
 from tqdm.std import tqdm
 from transformers import AutoModel, BatchEncoding, PreTrainedModel
@@ -33,6 +35,7 @@ from ..settings import ModelSpec, Settings, compute_dtype
 from .embedding import mean_pooled, run_rows
 
 WEIGHTS = "adapter_model.safetensors"
+SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outweigh it, a handful does not
 
 
 class MeanPoolClassifier(nn.Module):
@@ -55,8 +58,7 @@ class MeanPoolClassifier(nn.Module):
 
 def new_model(settings: Settings, labels: int) -> PeftModel:
     """The base encoder with fresh adapters; only they and the head are trained."""
-    encoder = load_model(AutoModel, settings.classifier, settings.device)
-    check_positions(settings.classifier.name, encoder, settings.max_tokens)
+    encoder = _load_encoder(settings.classifier, settings.device, settings.max_tokens)
     check_layers(settings.classifier.name, encoder, settings.lora_targets)
     model = MeanPoolClassifier(encoder, labels).to(settings.device)
     config = LoraConfig(
@@ -74,7 +76,7 @@ def new_model(settings: Settings, labels: int) -> PeftModel:
 def save(
     model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str], temperature: float
 ) -> None:
-    """Adapter and head as safetensors, the tokenizer, and config.json with id2label, temperature and base model."""
+    """Adapter and head as safetensors, the tokenizer, and config.json: id2label, temperature and base model."""
     config = model.peft_config["default"]
     assert isinstance(config, LoraConfig)
     config.target_modules = sorted(config.target_modules or ())  # a set's order differs: equal runs, equal files
@@ -82,34 +84,29 @@ def save(
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
     tokenizer.save_pretrained(folder)
-    facts = {
-        "id2label": dict(enumerate(labels)),
+    text = json.dumps(config_of(settings, labels, temperature), ensure_ascii=False, indent=2)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def config_of(settings: Settings, labels: Sequence[str], temperature: float) -> Json:
+    """What config.json holds."""
+    return {
+        "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
         "temperature": temperature,
         "base": vars(settings.classifier),
         "max_tokens": settings.max_tokens,
     }
-    (folder / "config.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 class Classifier:
     """A trained model, ready for any number of texts; its logits are divided by `temperature`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Tokenizer,
-        labels: list[str],
-        *,
-        prefix: str,
-        max_tokens: int,
-        device: str,
-        temperature: float,
-        tokens_per_batch: int,
-    ) -> None:
-        self.model, self.tokenizer, self.labels = model, tokenizer, labels
-        self.prefix, self.max_tokens, self.device = prefix, max_tokens, device
-        self.temperature = temperature
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, config: Json, device: str, tokens_per_batch: int):
+        self.model, self.tokenizer, self.device = model, tokenizer, device
+        self.labels: list[str] = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
+        self.temperature: float = config["temperature"]
+        self.prefix, self.max_tokens = config["base"]["text_prefix"], config["max_tokens"]
         self.batcher = Batcher(tokens_per_batch)  # remembers from call to call what fitted into memory
 
     @classmethod
@@ -123,23 +120,12 @@ class Classifier:
             if not (folder / name).exists():
                 raise UserError(f"{folder / name} is missing; run the stage 'train' first: it makes this folder.")
         config = _read_config(folder / "config.json")
-        labels = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
         base = ModelSpec(**config["base"])
-        encoder = load_model(AutoModel, base, device)
-        check_positions(base.name, encoder, config["max_tokens"])
+        encoder = _load_encoder(base, device, config["max_tokens"])
         with quiet():
-            model = _with_adapter(MeanPoolClassifier(encoder, len(labels)), folder)
+            model = _with_adapter(MeanPoolClassifier(encoder, len(config["id2label"])), folder)
             merged = model.merge_and_unload().to(device).eval()
-        return cls(
-            merged,
-            load_tokenizer(base),
-            labels,
-            prefix=base.text_prefix,
-            max_tokens=config["max_tokens"],
-            device=device,
-            temperature=config["temperature"],
-            tokens_per_batch=tokens_per_batch,
-        )
+        return cls(merged, load_tokenizer(base), config, device, tokens_per_batch)
 
     def __call__(self, texts: Sequence[str], bar: tqdm[NoReturn] | None = None) -> np.ndarray:
         """Probabilities of every label, (texts, labels); `bar` is told how many texts are done."""
@@ -147,10 +133,11 @@ class Classifier:
             return np.empty((0, len(self.labels)), dtype=np.float32)
 
         def forward(inputs: BatchEncoding) -> torch.Tensor:
-            rows = torch.softmax(self.model(**inputs).logits / self.temperature, dim=-1)
+            return torch.softmax(self.model(**inputs).logits / self.temperature, dim=-1)
+
+        def on_batch(batch: Sequence[int], _: np.ndarray) -> None:
             if bar is not None:
-                bar.update(len(rows))
-            return rows
+                bar.update(len(batch))
 
         return run_rows(
             forward,
@@ -161,6 +148,7 @@ class Classifier:
             batcher=self.batcher,
             max_tokens=self.max_tokens,
             dtype=compute_dtype(self.device),
+            on_batch=on_batch,
         )
 
     def __enter__(self) -> Classifier:
@@ -168,6 +156,52 @@ class Classifier:
 
     def __exit__(self, *_: object) -> None:
         release(self.model)
+
+
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature under which the truth is most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    `truth` holds column numbers. A weak prior around 1 keeps a handful of right answers from claiming certainty;
+    without any rows the temperature is 1. Which label is the most probable never changes.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = _log_scaled(probabilities, np.exp(log_temperature))
+        return (log_temperature / SPREAD) ** 2 / 2 - float(scaled[np.arange(len(truth)), truth].sum())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
+    scaled: np.ndarray = np.exp(_log_scaled(probabilities, temperature))
+    return scaled
+
+
+def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
+    return scaled
+
+
+def _load_encoder(spec: ModelSpec, device: str, max_tokens: int) -> PreTrainedModel:
+    encoder = load_model(AutoModel, spec, device)
+    check_positions(spec.name, encoder, max_tokens)
+    return encoder
+
+
+def _read_config(path: Path) -> Json:
+    """What `save` wrote; without a temperature, 1 in its place would pass for calibrated."""
+    try:
+        config: Json = json.loads(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
+    found: Any = config.get("temperature")
+    if type(found) not in (int, float) or not 0 < found < math.inf:
+        raise UserError(
+            f"{path} holds no temperature of the confidence, a positive number; run the stage 'train' again: it fits "
+            "one."
+        )
+    return config
 
 
 def _with_adapter(model: MeanPoolClassifier, folder: Path) -> PeftModel:
@@ -188,18 +222,3 @@ def _with_adapter(model: MeanPoolClassifier, folder: Path) -> PeftModel:
         )
     set_peft_model_state_dict(adapted, weights)
     return adapted
-
-
-def _read_config(path: Path) -> Json:
-    """What `save` wrote; without a temperature, 1 in its place would pass for calibrated."""
-    try:
-        config: Json = json.loads(path.read_bytes())
-    except ValueError:
-        raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
-    found: Any = config.get("temperature")
-    if type(found) not in (int, float) or not 0 < found < math.inf:
-        raise UserError(
-            f"{path} holds no temperature of the confidence, a positive number; run the stage 'train' again: it fits "
-            "one."
-        )
-    return config

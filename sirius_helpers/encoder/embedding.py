@@ -1,24 +1,36 @@
-"""Texts through an encoder: mean-pooled, length-normalised embeddings in length-sorted batches.
+"""Texts to vectors through an encoder, in length-sorted batches, and the linear models on such vectors.
 
-Knows nothing of categories.
+The linear baseline is a logistic regression on the frozen encoder's embeddings: whatever is trained must beat it, and
+the trained head starts from it. Saved as safetensors beside the adapter.
 
-    vectors = embed(texts, model, tokenizer, prefix="query: ", batcher=Batcher(16_384))   # (texts, width)
+    vectors = frozen_embeddings(texts, settings)                       # (texts, width)
+    linear = fit_linear(vectors, categories, labels, c=100.0)
+    probabilities = linear(vectors)                                    # (texts, labels)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 from transformers import BatchEncoding, PreTrainedModel
 
-from ..kinds import OnBatch, Tokenizer
-from ..llm.text_tokens import TextTokens
+from ..kinds import Json, OnBatch, Tokenizer
+from ..loaders import encoder
 from ..models.batching import Batcher, progress
+from ..models.text_tokens import TextTokens
+from ..settings import Settings
 
 MAX_TOKENS = 256  # of a text, where nothing else is said
+FILE = "linear.safetensors"
 
 
 def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -27,33 +39,21 @@ def mean_pooled(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Ten
     return functional.normalize((hidden.float() * mask).sum(1) / mask.sum(1), dim=-1)
 
 
-def embed(
-    texts: Sequence[str],
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    *,
-    prefix: str,
-    batcher: Batcher,
-    max_tokens: int = MAX_TOKENS,
-    what: str | None = None,
-    on_batch: OnBatch | None = None,
-) -> np.ndarray:
-    """Embeddings of texts, (texts, width) float32; `on_batch` gets each batch's positions and embeddings at once."""
+def embed(texts: Sequence[str], model: PreTrainedModel, tokenizer: Tokenizer, **options: Any) -> np.ndarray:
+    """Embeddings of texts, (texts, width) float32; `options` are those of `run_rows`."""
 
     def forward(inputs: BatchEncoding) -> torch.Tensor:
         return mean_pooled(model(**inputs).last_hidden_state, inputs["attention_mask"])
 
-    return run_rows(
-        forward,
-        texts,
-        tokenizer,
-        model.device,
-        prefix=prefix,
-        batcher=batcher,
-        max_tokens=max_tokens,
-        what=what,
-        on_batch=on_batch,
-    )
+    return run_rows(forward, texts, tokenizer, model.device, **options)
+
+
+def frozen_embeddings(texts: Sequence[str], settings: Settings) -> np.ndarray:
+    """Embeddings of the classifier's base model as it is before training, (texts, width)."""
+    spec, batcher = settings.classifier, Batcher(settings.tokens_per_batch)
+    with encoder(spec, settings.device) as (model, tokenizer), progress(len(texts), "embed") as bar:
+        options: Json = {"prefix": spec.text_prefix, "batcher": batcher, "max_tokens": settings.max_tokens}
+        return embed(texts, model, tokenizer, on_batch=lambda batch, _: bar.update(len(batch)), **options)
 
 
 @torch.inference_mode()
@@ -65,18 +65,16 @@ def run_rows(
     *,
     prefix: str,
     batcher: Batcher,
-    max_tokens: int,
-    what: str | None = None,
+    max_tokens: int = MAX_TOKENS,
     dtype: torch.dtype | None = None,
     on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 
-    `dtype` turns autocast on; `what` names a progress bar.
+    `dtype` turns autocast on; `on_batch` gets each batch's positions and rows at once.
     """
-    ids = TextTokens(tokenizer)([prefix + text for text in texts], truncation=True, max_length=max_tokens)
+    ids = token_ids(texts, tokenizer, prefix, max_tokens)
     rows: list[np.ndarray] = [np.empty(0)] * len(texts)
-    bar = progress(len(texts), what) if what else None
 
     def work(batch: list[int]) -> None:
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device)
@@ -86,10 +84,56 @@ def run_rows(
             rows[i] = row
         if on_batch:
             on_batch(batch, out)
-        if bar:
-            bar.update(len(batch))
 
     batcher.run([len(x) for x in ids], work)
-    if bar:
-        bar.close()
     return np.stack(rows)
+
+
+def token_ids(texts: Iterable[str], tokenizer: Tokenizer, prefix: str, max_tokens: int) -> list[list[int]]:
+    """Each text with the encoder's prefix as token ids, cut to `max_tokens`."""
+    return TextTokens(tokenizer)([prefix + text for text in texts], truncation=True, max_length=max_tokens)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear classifier over all labels; columns in the labels' order."""
+
+    weight: np.ndarray  # (labels, width) float32
+    bias: np.ndarray  # (labels,) float32
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Probabilities, (texts, labels)."""
+        rows: np.ndarray = softmax(vectors @ self.weight.T + self.bias, axis=1)
+        return rows
+
+    def save(self, folder: Path) -> None:
+        """Write weights and biases into a folder, as safetensors."""
+        save_file(vars(self), folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Linear:
+        """The model that `save` wrote into the folder."""
+        return cls(**load_file(folder / FILE))
+
+
+def logistic_regression(
+    vectors: np.ndarray, categories: Iterable[str], c: float, class_weight: str | None = None
+) -> LogisticRegression:
+    """scikit-learn's model of the categories, with inverse regularisation `c`; also the few-shot labeler's."""
+    return LogisticRegression(C=c, class_weight=class_weight, max_iter=2_000).fit(vectors, list(categories))
+
+
+def fit_linear(vectors: np.ndarray, categories: Iterable[str], labels: Sequence[str], c: float) -> Linear:
+    """A logistic regression over all labels.
+
+    A label without a row gets no weights and a bias below all others: it is possible, and never the answer.
+    """
+    model = logistic_regression(vectors, categories, c)
+    found, biases = model.coef_, model.intercept_
+    if len(found) == 1:  # two classes: scikit-learn keeps one row, for the second
+        found, biases = np.vstack([-found, found]) / 2, np.array([-biases[0], biases[0]]) / 2
+    rows = [list(labels).index(name) for name in model.classes_]
+    weight = np.zeros((len(labels), vectors.shape[1]), dtype=np.float32)
+    bias = np.full(len(labels), biases.min() - 5, dtype=np.float32)
+    weight[rows], bias[rows] = found, biases
+    return Linear(weight, bias)

@@ -14,9 +14,10 @@ import pandas as pd
 
 from ..files.reviews import leak_groups
 from ..settings import Settings
-from .baseline import fit_linear
+from .embedding import fit_linear
 
 COLUMNS = ["id", "text", "category", "suggested", "doubt"]
+FOLDS = 5
 
 
 def doubtful_labels(
@@ -43,13 +44,7 @@ def doubtful_labels(
 
 
 def out_of_fold(
-    vectors: np.ndarray,
-    categories: Iterable[str],
-    groups: np.ndarray,
-    labels: Sequence[str],
-    c: float,
-    seed: int,
-    folds: int = 5,
+    vectors: np.ndarray, categories: Iterable[str], groups: np.ndarray, labels: Sequence[str], c: float, seed: int
 ) -> np.ndarray:
     """Probabilities, (rows, labels), of the linear baseline fitted on the other folds.
 
@@ -58,8 +53,8 @@ def out_of_fold(
     """
     given = np.array([*categories], dtype=object)
     rows: np.ndarray = (given[:, None] == np.array([*labels], dtype=object)).astype(float)
-    fold = _folds(given, groups, folds, seed)
-    for number in range(folds):
+    fold = _folds(given, groups, seed)
+    for number in range(FOLDS):
         learned = fold != number
         asked = ~learned & np.isin(given, given[learned])
         if asked.any() and len(set(given[learned])) > 1:
@@ -67,13 +62,13 @@ def out_of_fold(
     return rows
 
 
-def _folds(categories: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def _folds(categories: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """A fold for each row: the groups of a category, in random order, are dealt out in turn."""
     names, first, member = np.unique(groups, return_index=True, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(categories[first][order].astype(str), kind="stable")]
     fold = np.empty(len(names), dtype=int)
-    fold[order] = np.arange(len(names)) % folds
+    fold[order] = np.arange(len(names)) % FOLDS
     return fold[member]
 
 

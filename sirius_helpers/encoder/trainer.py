@@ -1,12 +1,19 @@
-"""The Trainer with our loss, scores, bar and choice of checkpoint. Knows rows as tokens; not where they come from.
+"""The Trainer with our loss, scores, bar and choice of checkpoint, and a way on from where a kill came.
 
-trainer = new_trainer(model, tokenizer, {"train": rows, "validation": rows}, weights, folder, settings)
-history = history_of(trainer.state)
+A killed training goes on from its last whole checkpoint, and ends where an unbroken one ends. The `.pt` and `.pth`
+files of a checkpoint are pickles that torch reads with `weights_only`: tensors and plain values, no code; they go
+with the folder when training ends. Knows rows as tokens; not where they come from.
+
+    trainer = new_trainer(model, tokenizer, {"train": rows, "validation": rows}, weights, folder, settings)
+    train_on(trainer)
+    history = history_of(trainer.state)
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,14 +36,17 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
+from ..files.journal import write_atomically
 from ..files.reviews import TRAIN, VALIDATION
 from ..kinds import Json, Tokenizer
 from ..models.batching import progress
 from ..settings import Settings, compute_dtype
 
 HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
-SETTLED = 0.5  # share of the epochs after which a checkpoint may be kept: before, scores jump with the learning rate
+MIN_EPOCH_SHARE = 0.5  # of the epochs must be over before one is kept: until then scores jump with the learning rate
+STATE = "trainer_state.json"  # the Trainer writes it last
 
 
 def class_weights(categories: pd.Series, labels: list[str], power: float) -> torch.Tensor:
@@ -80,8 +90,8 @@ def new_trainer(
             for kind in ("weighted", "macro")
         }
         done = trainer.state.epoch / settings.epochs
-        # Until settled the later epoch counts as the better one: it is not kept later, and patience is not used up.
-        return found | {"choice": found["weighted_f1"] if done > SETTLED else done - 1}
+        # Until then the later epoch counts as the better one: it is not kept later, and patience is not used up.
+        return found | {"choice": found["weighted_f1"] if done > MIN_EPOCH_SHARE else done - 1}
 
     arguments = TrainingArguments(
         output_dir=str(work),
@@ -120,12 +130,12 @@ def new_trainer(
         compute_metrics=scores,
         callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
     )
-    trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary a log line
+    trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary per log line
     return trainer
 
 
 class _Bar(TrainerCallback):
-    """Our own progress bar in place of the Trainer's log lines."""
+    """Our own progress bar in place of the Trainer's log lines, and no pickle of its arguments, which nobody reads."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -140,14 +150,65 @@ class _Bar(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **found: Any) -> None:
         self.bar.set_postfix_str(f"weighted F1 {found['metrics']['eval_weighted_f1']:.3f}")
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        Path(str(args.output_dir), f"checkpoint-{state.global_step}", "training_args.bin").unlink(missing_ok=True)
+
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.total = state.global_step  # early stopping leaves steps undone
         self.bar.refresh()
         self.bar.close()
 
 
+def train_on(trainer: Trainer) -> None:
+    """Train from the last whole checkpoint in the trainer's folder, or from the beginning where there is none.
+
+    The Trainer alone would go on from a half-written checkpoint, train an epoch more when patience had run out
+    before the kill, and forget the best checkpoint when the folder was moved.
+    """
+    process = PartialState()
+    with process.main_process_first():  # the others wait until it has cleared away what is not whole
+        last = last_whole_checkpoint(Path(str(trainer.args.output_dir)))
+        if last is not None:
+            state = _state(last)
+            if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
+                trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
+            state["best_model_checkpoint"] = str(_best(last))
+            if process.is_main_process:
+                write_atomically(last / STATE, json.dumps(state, indent=2).encode())
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    process.wait_for_everyone()  # each has read the best weights before anybody removes them
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end and has its best one beside it; others are removed."""
+    while folder.exists() and (newest := get_last_checkpoint(str(folder))):
+        checkpoint = Path(newest)
+        if _is_whole(checkpoint) and _is_whole(_best(checkpoint)):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        _state(checkpoint)
+    except (FileNotFoundError, ValueError):
+        return False
+    return all(path.stat().st_size for path in checkpoint.iterdir())
+
+
+def _best(checkpoint: Path) -> Path:
+    """The best checkpoint so far; the Trainer knows it by the path that it had then."""
+    return checkpoint.with_name(Path(_state(checkpoint)["best_model_checkpoint"]).name)
+
+
+def _state(checkpoint: Path) -> Json:
+    state: Json = json.loads((checkpoint / STATE).read_bytes())
+    return state
+
+
 def history_of(state: TrainerState) -> pd.DataFrame:
-    """A row an epoch: the training loss, the validation scores, and whether its weights were kept."""
+    """A row per epoch: the training loss, the validation scores, and whether its weights were kept."""
     rows: dict[float, Json] = {}
     for entry in state.log_history:
         row = rows.setdefault(round(entry["epoch"], 3), {})

@@ -340,4 +340,5 @@ def digest(path: Path) -> str | None:
     if path.is_dir():
         parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as file:  # of any size
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,9 @@ from typing import Protocol
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 from transformers import PreTrainedModel
 
-from ..encoder.embedding import embed
+from ..encoder.embedding import embed, logistic_regression
 from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
 from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
@@ -118,8 +117,7 @@ class FewShotLabeler:
         self.model, self.tokenizer = model, tokenizer
         self.prefix, self.batcher = prefix, Batcher(settings.tokens_per_batch)
         known, names = zip(*phrases(taxonomy), strict=True)
-        self.head = LogisticRegression(C=settings.few_shot_c, class_weight="balanced", max_iter=1_000)
-        self.head.fit(self._embedded(known), names)
+        self.head = logistic_regression(self._embedded(known), names, settings.few_shot_c, class_weight="balanced")
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..errors import UserError
 from ..kinds import Tokenizer
-from .text_tokens import TextTokens, markers
+from ..models.text_tokens import TextTokens, markers
 
 
 class PromptTokens:

@@ -49,10 +49,9 @@ def start(
         from ..extras.contest import data_folder
 
         data = data_folder(data, contest_address)
-    place = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
-    settings = settings_for(profile, **{**place, **form_changes(profile, **fields), **changes})
-    inputs = check_inputs(settings)
-    settings = pinned(settings)
+    files = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
+    settings = settings_for(profile, **{**files, **form_changes(profile, **fields), **changes})
+    inputs, settings = check_inputs(settings), pinned(settings)
     return settings, begin(settings), inputs
 
 

@@ -50,17 +50,15 @@ class Html:
 
 def table(rows: pd.DataFrame, caption: str = "", formats: Mapping[str, str] | None = None) -> Html:
     """A table with escaped text; `formats` maps a column to a format such as ".3f"."""
-    head: list[str] = []
-    lines: list[list[str]] = [[] for _ in range(len(rows))]
-    for name in rows.columns:
-        form = (formats or {}).get(name)
-        cells = [value.html if isinstance(value, Html) else escape(_text(value, form)) for value in rows[name]]
-        number = form is not None or pd.api.types.is_numeric_dtype(rows[name])
+    columns = []
+    for name, values in rows.items():
+        form = (formats or {}).get(str(name))
+        cells = [value.html if isinstance(value, Html) else escape(_text(value, form)) for value in values]
+        number = form is not None or pd.api.types.is_numeric_dtype(values)
         kind = "num" if number else "long" if max(map(len, cells), default=0) > LONG else ""
-        head.append(_cell("th", escape(str(name)), kind))
-        for line, cell in zip(lines, cells, strict=True):
-            line.append(_cell("td", cell, kind))
-    body = "".join(f"<tr>{''.join(line)}</tr>" for line in [head, *lines])
+        attribute = f' class="{kind}"' if kind else ""
+        columns.append([f"<th{attribute}>{escape(str(name))}</th>", *(f"<td{attribute}>{cell}</td>" for cell in cells)])
+    body = "".join(f"<tr>{''.join(line)}</tr>" for line in zip(*columns, strict=True))
     title = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""  # a <caption> would scroll with the table
     scrolled = f'<div class="sirius-scroll"><table>{body}</table></div>'
     return Html(f'{_STYLE}<figure class="sirius {_CLASSES}">{title}{scrolled}</figure>')
@@ -99,7 +97,3 @@ def _text(value: object, form: str | None) -> str:
     if value is None or (isinstance(value, float) and value != value):  # NaN
         return ""
     return format(value, form) if form and not isinstance(value, str) else str(value)
-
-
-def _cell(tag: str, html: str, kind: str) -> str:
-    return f'<{tag} class="{kind}">{html}</{tag}>' if kind else f"<{tag}>{html}</{tag}>"

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..encoder.scores import class_rows, coverage_rows, score_rows
 from ..files.categories import labels_of, phrases, read_categories
 from ..files.reviews import EXAMPLE, PARTS, TRAIN, read_csv
 from ..files.runs import Run
 from ..kinds import Json
 from ..settings import Settings
-from .scoreboard import class_rows, coverage_rows, score_rows
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 FEW = 10  # original training reviews; a category with fewer is named among the limits

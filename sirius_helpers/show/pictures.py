@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from sklearn.metrics import confusion_matrix
 
-from ..encoder.calibration import coverage, reliability
+from ..encoder.scores import coverage, reliability
 from ..kinds import Json
 
 PAPER, INK, GRID, GREY = "#ffffff", "#111111", "#e4e4e4", "#6e6e6e"

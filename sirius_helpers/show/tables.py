@@ -1,6 +1,8 @@
-"""Labels and synthetic reviews as a person looks at them: counts, doubts, pairs, refusals, parts. Loads no model.
+"""What a person looks at, stage by stage: labels, synthetic reviews, parts, training, scores, predictions.
 
-pairs(kept, n=5, seed=0)
+Reads no file but predictions.csv and loads no model.
+
+    pairs(kept, n=5, seed=0)
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..encoder.scores import ORIGINAL, class_rows, coverage_rows, score_rows
 from ..files.reviews import BY_HAND, PARTS
+from ..files.runs import Run
 from ..kinds import Json
 from ..llm.diversity import discriminability, diversity
 from ..llm.filters import bare
@@ -27,26 +31,20 @@ NO_MARGINS = (
 )
 
 
-def class_counts(categories: pd.Series, caption: str = "Reviews per category") -> Html:
+def class_counts(categories: pd.Series, caption: str) -> Html:
     """Counts and shares by category."""
     counts = categories.value_counts().rename("reviews").rename_axis("category").reset_index()
     counts["share, %"] = 100 * counts["reviews"] / counts["reviews"].sum()
     return table(counts, caption, {"share, %": ".1f"})
 
 
-def label_margins(labels: pd.DataFrame) -> Html:
-    """A picture of how sure the labeler was; nothing for imported labels, which say nothing of it."""
-    known = labels["margin"].dropna().astype(float)
-    return picture(margins(known), alt="margins of the labels") if len(known) else Html("")
-
-
-def least_certain_rows(labels: pd.DataFrame, n: int = 8) -> pd.DataFrame:
+def least_certain_rows(labels: pd.DataFrame, n: int) -> pd.DataFrame:
     """The labels with the smallest margin; none where the labels were imported."""
     return labels.dropna(subset="margin").sort_values("margin").head(n)
 
 
-def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
-    """The labels with the smallest margin between the two most probable categories."""
+def least_certain(labels: pd.DataFrame, n: int) -> Html:
+    """How sure the labeler was, and the labels with the smallest margin between the two most probable categories."""
     worst = least_certain_rows(labels, n)
     if worst.empty:
         return Html(f"<p>{NO_MARGINS}</p>")
@@ -54,7 +52,8 @@ def least_certain(labels: pd.DataFrame, n: int = 8) -> Html:
     tops = [sorted(p.items(), key=lambda item: -item[1])[:2] for p in worst["probabilities"]]
     for number, choice in enumerate(("first choice", "second choice")):
         rows[choice] = [f"{top[number][0]} {top[number][1]:.2f}" for top in tops]
-    return table(rows, f"The {len(rows)} least certain labels")
+    drawn = picture(margins(labels["margin"].dropna().astype(float)), alt="margins of the labels")
+    return drawn + table(rows, f"The {len(rows)} least certain labels")
 
 
 def corrected(labels: pd.DataFrame) -> Html:
@@ -72,7 +71,7 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
     """
     report = judge_report(judged, draws)
     rows = {
-        "control texts: genuine ones, and refusals or other talk of a model": str(report["texts"]),
+        "control texts: genuine ones, and refusals or other talk of a model": report["texts"],
         "right answers": f"{report['accuracy']:.0%}",
         "Cohen's kappa (0: chance, 1: perfect)": f"{report['kappa']:.2f}",
         "genuine reviews that all draws accept": f"{report['reviews_pass']:.0%}",
@@ -82,23 +81,19 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
         "<p><b>This judge is no better than chance.</b> Its verdicts below mean little; the filters in front of it "
         "do the work. Take a larger model for <code>PARAPHRASER</code>, or another judge prompt.</p>"
     )
-    shown = table(pd.DataFrame(rows.items(), columns=["the judge on known texts", "value"]))
-    return shown if report["beats_chance"] else shown + Html(warning)
+    found = table(pd.DataFrame(rows.items(), columns=["the judge on known texts", "value"]))
+    return found if report["beats_chance"] else found + Html(warning)
 
 
 def quotas(labels: pd.DataFrame, kept: pd.DataFrame, refused: pd.DataFrame, max_synthetic: int | None) -> Html:
-    """By category: originals, texts wanted and kept, attempts refused."""
+    """By category: how augmentation made it grow; originals, texts wanted and kept, attempts refused."""
     wanted = pd.Series([item.category for item in plan(labels, max_synthetic)], dtype=object)
     columns = {"originals": labels["category"], "wanted": wanted, "kept": kept["category"]}
     columns["refused attempts"] = refused["category"]
     counted = pd.DataFrame({name: values.value_counts() for name, values in columns.items()}).fillna(0).astype(int)
     counted = counted.sort_values("originals").rename_axis("category").reset_index()
-    return table(counted, "Synthetic reviews, the rarest category first")
-
-
-def growth(labels: pd.DataFrame, kept: pd.DataFrame) -> Html:
-    """A picture of the categories before and after augmentation."""
-    return picture(before_and_after(labels["category"], kept["category"]), "reviews before and after augmentation")
+    drawn = picture(before_and_after(labels["category"], kept["category"]), "reviews before and after augmentation")
+    return drawn + table(counted, "Synthetic reviews, the rarest category first")
 
 
 def refusals(refused: pd.DataFrame) -> Html:
@@ -108,7 +103,7 @@ def refusals(refused: pd.DataFrame) -> Html:
     return picture(reasons(refused["reason"]), alt="reasons of refusal")
 
 
-def sample_rows(rows: pd.DataFrame, n: int = 6, seed: int = 0, **columns: str | None) -> pd.DataFrame:
+def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None) -> pd.DataFrame:
     """A random sample of the rows with these values in these columns; None stands for any value.
 
     A synthetic review that was written anew stands where the rejected one stood.
@@ -119,24 +114,19 @@ def sample_rows(rows: pd.DataFrame, n: int = 6, seed: int = 0, **columns: str | 
     return rows.sample(min(n, len(rows)), random_state=seed)
 
 
-def pairs(kept: pd.DataFrame, **sample: Any) -> Html:
-    """Originals beside their paraphrases, drawn by `sample_rows`, words of one that the other lacks marked."""
-    rows = sample_rows(kept, **sample)
-    return _beside_originals(rows, "id", "synthetic", f"{len(rows)} of {len(kept)} synthetic reviews")
+def pairs(texts: pd.DataFrame, **sample: Any) -> Html:
+    """Synthetic reviews, or refused candidates with the reason, beside their originals.
 
-
-def refused_sample(refused: pd.DataFrame, **sample: Any) -> Html:
-    """Refused candidates with the reason, beside their originals as in `pairs`."""
-    rows = sample_rows(refused, **sample)
-    return _beside_originals(rows, "reason", "candidate", f"{len(rows)} of {len(refused)} refused attempts")
-
-
-def _beside_originals(rows: pd.DataFrame, first: str, text: str, caption: str) -> Html:
-    """Texts under the name `text`, beside their originals; `first` is the column that stands in front."""
+    Drawn by `sample_rows`; words of one that the other lacks are marked.
+    """
+    rows, refused = sample_rows(texts, **sample), "reason" in texts
+    first, name, what = (
+        ("reason", "candidate", "refused attempts") if refused else ("id", "synthetic", "synthetic reviews")
+    )
     columns: Json = {first: rows[first], "category": rows["category"]}
-    columns |= {"original": marked(rows["original"], rows["text"]), text: marked(rows["text"], rows["original"])}
+    columns |= {"original": marked(rows["original"], rows["text"]), name: marked(rows["text"], rows["original"])}
     columns |= {"P(yes)": rows["p_yes"], "attempt": rows["attempt"] + 1}
-    return table(pd.DataFrame(columns), caption, {"P(yes)": ".2f"})
+    return table(pd.DataFrame(columns), f"{len(rows)} of {len(texts)} {what}", {"P(yes)": ".2f"})
 
 
 def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
@@ -152,13 +142,13 @@ def marked(texts: pd.Series, others: pd.Series) -> list[Html]:
     return cells
 
 
-def likeness(kept: pd.DataFrame, refused: pd.DataFrame, seed: int = 0) -> Html:
+def likeness(kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     """Do synthetic reviews read like real ones: variety of what was written and kept; can a simple model tell?"""
-    auc = discriminability(kept, seed)
+    auc = discriminability(kept, seed=0)
     told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
     columns = ["category", "text", "original"]  # pandas 2.2 warns of others, empty where nothing was kept
-    written = diversity(pd.concat([kept[columns], refused[columns]])).assign(texts_of="written")
-    rows = pd.concat([written, diversity(kept).assign(texts_of="kept")])
+    texts = {"written": pd.concat([kept[columns], refused[columns]]), "kept": kept}
+    rows = pd.concat([diversity(some).assign(texts_of=name) for name, some in texts.items()])
     rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
     return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
@@ -183,3 +173,56 @@ def leaks(report: Mapping[str, int]) -> Html:
     }
     rows = [(text, report[key]) for key, text in names.items()]
     return table(pd.DataFrame(rows, columns=["leak report", "rows"]))
+
+
+def training(history: pd.DataFrame) -> Html:
+    """Losses and scores by epoch, the kept one marked."""
+    rows = history.assign(epoch=history["epoch"].astype(int), kept=history["kept"].map({True: "kept", False: ""}))
+    return table(rows.rename(columns={"kept": ""}), "Training", dict.fromkeys(history.columns[1:-1], ".3f"))
+
+
+def scores(metrics: Json) -> Html:
+    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
+
+    Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
+    """
+    found = table(score_rows(metrics["scores"]), "Scores with 95 % bootstrap intervals")
+    if "by_leak" in metrics:
+        caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
+        found += table(score_rows(metrics["by_leak"]), caption)
+    return found
+
+
+def per_class(metrics: Json) -> Html:
+    """F1 of each category on held-out originals, the most frequent first."""
+    rows = class_rows(metrics).sort_values("rows", ascending=False, kind="stable")
+    return table(rows, f"F1 by category with 95 % bootstrap intervals, {ORIGINAL}")
+
+
+def coverage(metrics: Json) -> Html:
+    """How right the confidence is, and what is left to a person below a threshold."""
+    caption = (
+        "Calibration error {error_before:.3f} as trained, {error_after:.3f} with temperature {temperature:.2f}, "
+        "on {rows} held-out originals"
+    )
+    return table(coverage_rows(metrics), caption.format(**metrics["calibration"]))
+
+
+def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
+    """The first of the errors, or of the doubtful labels, which stand in that order; `what` names them."""
+    return table(
+        rows.head(n), f"{min(n, len(rows))} of {len(rows)} {what} first", {"confidence": ".2f", "doubt": ".3f"}
+    )
+
+
+def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
+    """A random sample of what `predict` returned, with its texts: columns text, category, confidence."""
+    chosen = predictions.sample(min(n, len(predictions)), random_state=0).index
+    found = pd.read_csv(
+        run.need("predictions.csv"),
+        usecols=["text", "category", "confidence"],
+        dtype={"text": str, "category": str},
+        keep_default_na=False,
+        skiprows=lambda row: row > 0 and row - 1 not in chosen,  # the header is row 0
+    )
+    return found.set_index(chosen.sort_values()).loc[chosen]

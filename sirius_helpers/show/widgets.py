@@ -56,8 +56,25 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
     if ipywidgets is None:
         return note(PLAIN)
     labels, given = labels_of(read_categories(settings.data)), corrected(settings)
-    rows = rows.assign(category=[given.get(*row) for row in zip(rows["id"], rows["category"], strict=True)])
-    return ipywidgets.VBox([_label_line(row, labels, settings) for row in records_of(rows)])
+
+    def line(row: JsonView) -> Widget:
+        chances, now = row.get("probabilities") or {}, given.get(row["id"], row["category"])
+        options = [(f"{name}  {chances[name]:.2f}" if name in chances else name, name) for name in labels]
+        options.sort(key=lambda option: -chances.get(option[1], 0))
+        choice = ipywidgets.Dropdown(
+            options=options,
+            value=now if now in labels else None,  # a category may have been taken off the list since
+            layout={"width": "18em", "flex": "0 0 auto"},
+        )
+        box, attempt = _line(choice, escape(row["text"]))
+
+        def choose(change: JsonView) -> None:
+            attempt(partial(correct, settings, row["id"], change["new"]), f"kept in {CORRECTIONS}")
+
+        choice.observe(choose, names="value")
+        return box
+
+    return ipywidgets.VBox(list(map(line, records_of(rows))))
 
 
 def reject_buttons(
@@ -86,41 +103,25 @@ def reject_buttons(
         return box
 
     texts = marked(rows["original"], rows["text"]), marked(rows["text"], rows["original"])
-    return ipywidgets.VBox([line(*each) for each in zip(records_of(rows), *texts, strict=True)])
-
-
-def _label_line(row: JsonView, labels: list[str], settings: Settings) -> Widget:
-    chances = row.get("probabilities") or {}
-    options = [(f"{name}  {chances[name]:.2f}" if name in chances else name, name) for name in labels]
-    options.sort(key=lambda option: -chances.get(option[1], 0))
-    now = row["category"] if row["category"] in labels else None  # a category that was taken off the list since
-    choice = ipywidgets.Dropdown(options=options, value=now, layout={"width": "18em", "flex": "0 0 auto"})
-    box, attempt = _line(choice, escape(row["text"]))
-
-    def choose(change: JsonView) -> None:
-        attempt(partial(correct, settings, row["id"], change["new"]), f"kept in {CORRECTIONS}")
-
-    choice.observe(choose, names="value")
-    return box
+    return ipywidgets.VBox(list(map(line, records_of(rows), *texts)))
 
 
 def _line(control: Widget, html: str) -> tuple[Widget, Callable[[Callable[[], object], str], bool]]:
     """A control, the text beside it and room for an outcome; and a function that acts and says what came of it.
 
-    An exception in a widget's answer would be shown nowhere.
+    An exception in a widget's answer would be seen nowhere.
     """
     text = ipywidgets.HTML(text_block(Html(html)).html, layout={"flex": "0 1 38em", "min_width": "15em"})
     said = ipywidgets.Label(layout={"display": "none"})  # takes no room until something is said
 
     def attempt(act: Callable[[], object], done: str) -> bool:
-        said.layout.display = None
         try:
             act()
+            said.value = done
         except UserError as error:
             said.value = f"Error: {error}"
-            return False
-        said.value = done
-        return True
+        said.layout.display = None
+        return bool(said.value == done)
 
     row = {"align_items": "center", "flex_flow": "row wrap", "margin": "0 0 6px"}  # on a phone one below the other
     return ipywidgets.HBox([control, text, said], layout=row), attempt
