@@ -26,7 +26,8 @@ import torch
 from pyarrow import csv
 
 from sirius_helpers.encoder.classifier import Classifier, new_model, save
-from sirius_helpers.extras.scaleout import BLOCK, SPARE, predict_files
+from sirius_helpers.extras.scaleout import predict_files
+from sirius_helpers.extras.streaming import BLOCK, SPARE
 from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.predict import as_table
