@@ -4,7 +4,7 @@
 # make test-colab, make test-floor   the tests on Colab's versions, on the oldest ones: constraints-*.txt     TESTS=
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages, every other fault and every single change, on tiny models; ten minutes or so
-# make bench   our way against the reference's way, one line each
+# make bench   our way against the reference's way, one line each     MODEL=embedded:chat-lm
 # make gpu     the proof on a CUDA machine, with its own PyTorch and no network: benchmarks/gpu_wheels.sh fills wheels/
 PYTHON  ?= python3
 VENV    := .venv
@@ -17,9 +17,10 @@ RUN     ?= sample
 PROFILE ?= auto
 LABELS  ?=
 TESTS   ?=
+MODEL   ?=
 
-# The chat model's packages, where the profile uses it.
-CHAT := $(if $(filter chat rehearsal,$(PROFILE)),$(VENV)/.chat)
+# The chat model's packages, where it is used.
+CHAT := $(if $(filter chat rehearsal embedded:chat-lm,$(PROFILE) $(MODEL)),$(VENV)/.chat)
 
 export TOKENIZERS_PARALLELISM = false
 
@@ -50,8 +51,8 @@ soak: $(DEV)
 
 BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))
-bench-%: $(DEV)
-	@$(BIN)/python benchmarks/bench_$*.py
+bench-%: $(DEV) $(CHAT)
+	@MODEL="$(MODEL)" $(BIN)/python benchmarks/bench_$*.py
 
 gpu:
 	@$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/gpu wheels/*.whl

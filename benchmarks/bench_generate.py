@@ -29,7 +29,7 @@ def main() -> None:
     spec, reviews = settings.writer, sample_reviews(ORIGINALS)
     with causal_lm(spec, settings.device) as (model, tokenizer), tempfile.TemporaryDirectory() as folder:
         writer = Writer(model, tokenizer, settings)
-        prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
+        prefix, tail = split_prompt(template_for("judge", {}), tokenizer, spec.chat)
         generate = ReferenceWay(model, tokenizer, spec.chat)
         known = [bare(text) for text in reviews]
         accepted = attempts = 0

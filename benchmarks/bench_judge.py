@@ -17,7 +17,7 @@ def main() -> None:
     settings = bench_settings()
     spec, texts = settings.writer, sample_reviews(TEXTS)
     with causal_lm(spec, settings.device) as (model, tokenizer):
-        prefix, tail = split_prompt(template_for("judge", spec.chat, {}), tokenizer, spec.chat)
+        prefix, tail = split_prompt(template_for("judge", {}), tokenizer, spec.chat)
         generate = ReferenceWay(model, tokenizer, spec.chat)
 
         def ours() -> list[bool]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, seconds
 
-from sirius_helpers.files.categories import label_variables, labels_of, read_categories
-from sirius_helpers.llm.labelers import label_question
+from sirius_helpers.files.categories import described, labels_of, read_categories
+from sirius_helpers.llm.labelers import label_prompt, label_question
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.prompts import split_prompt, template_for
+from sirius_helpers.prompts import split_prompt
 from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
 ROUNDS, REVIEWS, BY_REFERENCE = 3, 240, 12  # the reference's way sees the first few of each round's reviews
@@ -23,8 +23,8 @@ def main() -> None:
     settings = replace(settings, labeler=spec)
     taxonomy, reviews = read_categories(settings.data), sample_reviews(REVIEWS)
     with causal_lm(spec, settings.device) as (model, tokenizer):
-        template = template_for("label", spec.chat, {})
-        prefix, tail = split_prompt(template, tokenizer, spec.chat, **label_variables(taxonomy, template.user))
+        template = label_prompt(taxonomy, settings)
+        prefix, tail = split_prompt(template, tokenizer, spec.chat, categories=described(taxonomy))
         generate = ReferenceWay(model, tokenizer, spec.chat)
 
         def ours() -> None:

@@ -6,19 +6,25 @@ two take turns, and the ratio is the median over the rounds, because machines ar
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 import torch
 
 from sirius_helpers.files.reviews import read_reviews
-from sirius_helpers.settings import PROJECT, Settings, settings_for
+from sirius_helpers.settings import PROJECT, ModelSpec, Settings, settings_for
 
 
 def bench_settings() -> Settings:
-    """The profile that this machine would take, on the bundled sample."""
-    return settings_for("auto", data=PROJECT / "data" / "sample", run="bench")
+    """The profile that this machine would take, on the bundled sample; MODEL names a chat model to ask instead."""
+    settings = settings_for("auto", data=PROJECT / "data" / "sample", run="bench")
+    if not (name := os.environ.get("MODEL")):
+        return settings
+    spec = ModelSpec(name, weights="bf16", chat=True)
+    return replace(settings, labeler=spec, labeler_kind="llm", writer=spec)
 
 
 def sample_reviews(count: int) -> list[str]:

@@ -22,9 +22,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from sirius_helpers.files.categories import label_variables, read_categories
+from sirius_helpers.files.categories import described, example_turns, read_categories
 from sirius_helpers.files.reviews import read_reviews
-from sirius_helpers.prompts import CHAT
+from sirius_helpers.prompts import PROMPTS
 from sirius_helpers.settings import PROJECT
 
 CHATML = (
@@ -158,8 +158,9 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 def _corpus() -> list[str]:
     taxonomy = read_categories(PROJECT / "data" / "sample")
-    prompts = [text for template in CHAT.values() for text in (template.system, template.user)]
-    return [*prompts, *label_variables(taxonomy, CHAT["label"].user).values(), *reviews()]
+    turns = [turn for template in PROMPTS.values() for turn in template.examples] + list(example_turns(taxonomy, 2))
+    prompts = [text for template in PROMPTS.values() for text in (template.system, template.user)]
+    return [*prompts, *(text for turn in turns for text in turn), described(taxonomy), *reviews()]
 
 
 def reviews(count: int | None = None) -> list[str]:

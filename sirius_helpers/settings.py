@@ -125,7 +125,7 @@ class Settings:
 
     # Labels
     second_labeler: ModelSpec | None = None  # an encoder that learns from the examples, pooled with an LLM's answer
-    second_weight: Share = 0.5  # of the second labeler
+    second_weight: Share = 0.85  # of the second labeler: an LLM is surer than it is right
     few_shot_c: Inverse = 10.0  # inverse regularisation of the few-shot logistic regression
     max_review_chars: Count = 2_000  # longer texts are cut before a model sees them
 

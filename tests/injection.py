@@ -17,7 +17,7 @@ import pandas as pd
 
 from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
-from sirius_helpers.llm.labelers import FewShotLabeler, LlmLabeler
+from sirius_helpers.llm.labelers import FewShotLabeler, Labeler, LlmLabeler
 from sirius_helpers.loaders import causal_lm, encoder
 from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings, settings_for
 
@@ -34,19 +34,19 @@ def read_injections() -> pd.DataFrame:
 
 def main() -> None:
     settings = settings_for("cpu")
-    labels = labels_of(read_categories(settings.data))
+    taxonomy = read_categories(settings.data)
+    labels = labels_of(taxonomy)
+    prefix = settings.labeler.text_prefix
     with encoder(settings.labeler, settings.device) as loaded:
-        found = measured("label, few-shot e5", labelled_by(FewShotLabeler, loaded, settings), labels)
+        found = measured("label, few-shot e5", labelled_by(FewShotLabeler(taxonomy, *loaded, prefix, settings)), labels)
     llm = Settings(**{**vars(settings), "labeler": ModelSpec(CAUSAL_LM, weights="bf16"), "labeler_kind": "llm"})
     with causal_lm(llm.writer, llm.device) as loaded:
-        found += measured("label, Gemma-3-270M", labelled_by(LlmLabeler, loaded, llm), labels)
+        found += measured("label, Gemma-3-270M", labelled_by(LlmLabeler(taxonomy, *loaded, llm)), labels)
         found += measured("verdict, Gemma-3-270M", judged_by(loaded, settings), ["да", "нет"], settings.judge_draws)
     print(pd.DataFrame(found).to_string(index=False, float_format="{:.3f}".format, na_rep="–"))
 
 
-def labelled_by(kind: Callable, loaded: tuple, settings: Settings) -> Answers:
-    labeler = kind(read_categories(settings.data), *loaded, settings)
-
+def labelled_by(labeler: Labeler) -> Answers:
     def answers(texts: Sequence[str]) -> np.ndarray:
         rows: list = [None] * len(texts)
 

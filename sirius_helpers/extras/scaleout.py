@@ -71,9 +71,9 @@ class PredictWorker:
 def label_files(source: str, output: str, settings: Settings, workers: int | None = None) -> None:
     """A category for every review of the files in `source` that has a text; `workers` None: one per GPU or CPU."""
     taxonomy = read_categories(settings.data)
-    labeler = settings.labeler
-    if labeler.on_hub:  # one commit for all workers
-        settings = replace(settings, labeler=replace(labeler, revision=hub.source_of(labeler).commit))
+    for role in ("labeler", "second_labeler"):
+        if (spec := getattr(settings, role)) and spec.on_hub:  # one commit for all workers
+            settings = replace(settings, **{role: replace(spec, revision=hub.source_of(spec).commit)})
     mark = stage_mark("label", labeler_identity(settings, taxonomy))
     _stream(LabelWorker, (taxonomy, settings), source, output, mark, settings.device, workers)
 

@@ -76,7 +76,7 @@ class Server:
 
 
 class ServerQuestion(ClosedQuestion):
-    """A closed question to a served model: the constrained reading, a request for each place where answers part.
+    """A closed question to a served model, a request for each place where answers part.
 
     The tokens that continue an answer get a bias that leaves no others, so the reported probabilities are those of
     constrained decoding, whatever else the vocabulary holds.

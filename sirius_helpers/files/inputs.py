@@ -21,7 +21,7 @@ from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
 from ..prompts import FILE as PROMPTS_FILE
 from ..prompts import PROMPTS, Template, one_line, read_prompts, split_prompt, template_for
-from ..settings import EMBEDDED, ENCODER, ModelSpec, Settings
+from ..settings import CAUSAL_LM, CHAT_LM, ENCODER, ModelSpec, Settings
 from .categories import Category, described, labels_of, need_examples, read_categories
 from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
 
@@ -77,7 +77,7 @@ def _check_writing(
     spec: ModelSpec, prompts: tuple[str, ...], settings: Settings, taxonomy: list[Category], longest: str
 ) -> None:
     """The same of a language model, which gets its prompts with the longest review here, as the stages put them."""
-    if spec.name in EMBEDDED:
+    if (spec.name, spec.chat) in ((CAUSAL_LM, False), (CHAT_LM, True)):
         return  # known, and its tokenizer takes seconds
     config = None if spec.server else load_config(spec, causal=True).get_text_config()
     room = getattr(config, "max_position_embeddings", None) or math.inf

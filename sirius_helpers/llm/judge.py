@@ -68,16 +68,17 @@ def read_control(folder: Path) -> pd.DataFrame:
     """
     path = control_file(folder)
     table = read_table(path, ["text", "is_review"])
+    if "half" in table:
+        table = table[table["half"].str.strip().str.lower() != "choose"]
     answers = table["is_review"].str.strip().str.lower()
-    for row, (text, answer) in enumerate(zip(table["text"], answers, strict=True), start=1):
+    for row, text, answer in zip(table.index + 1, table["text"], answers, strict=True):
         if not text.strip() or answer not in ("yes", "no"):
             wrong = f"is_review is {answer!r}" if text.strip() else "text is empty"
             raise UserError(f"{path}, row {row}: {wrong}; write a text and yes (genuine) or no (refusal, other talk).")
     if answers.nunique() < 2:
-        raise UserError(f"{path}: is_review is {answers[0]!r} in every row; the judge is tried on texts of both kinds.")
-    table = table.assign(is_review=answers == "yes")
-    unseen = table["half"] != "choose" if "half" in table else table["is_review"].notna()
-    return table.loc[unseen, ["text", "is_review"]].reset_index(drop=True)
+        given = f"is_review is {answers.iloc[0]!r}" if len(answers) else "half is 'choose'"
+        raise UserError(f"{path}: {given} in every row that the judge may be tried on; it needs texts of both kinds.")
+    return table.assign(is_review=answers == "yes")[["text", "is_review"]].reset_index(drop=True)
 
 
 def judge_report(judged: pd.DataFrame, draws: int) -> Json:
