@@ -133,7 +133,7 @@ def test_every_prompt_has_the_review_once_and_only_known_variables():
 
 def test_the_judge_is_shown_as_many_texts_of_each_kind():
     judge = PROMPTS["judge"]
-    assert Counter(answer for _, answer in judge.examples) == {judge.yes: 8, judge.no: 8}
+    assert Counter(answer for _, answer in judge.examples) == {judge.yes: 22, judge.no: 22}
 
 
 @pytest.mark.parametrize(
