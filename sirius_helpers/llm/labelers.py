@@ -49,9 +49,8 @@ def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Lab
             loaded = models.enter_context(encoder(by_examples, settings.device))
             labeler = FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings)
         if asked:
-            llm = LlmLabeler(
-                taxonomy, *models.enter_context(causal_lm(settings.labeler, settings.device, "labeler")), settings
-            )
+            language_model = models.enter_context(causal_lm(settings.labeler, settings.device, "labeler"))
+            llm = LlmLabeler(taxonomy, *language_model, settings)
             labeler = Pool(labeler, llm, settings.second_weight) if labeler else llm
         assert labeler is not None
         yield labeler
