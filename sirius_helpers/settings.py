@@ -118,8 +118,7 @@ class Settings:
     labels: Path | None = None  # ready-made labels: text and a category column
     checkpoints: Path = Path(os.environ.get("SIRIUS_CHECKPOINTS", PROJECT / "checkpoints"))
     seed: Seed = 42
-    # Labels divided by what the example phrases get that the prompt does not show, verdicts by what a text without
-    # content gets: helps a weak model.
+    # Verdicts divided by what a text without content gets: helps a weak judge.
     prior_correction: bool = False
     prompts: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # replaces templates by name
 
@@ -249,7 +248,7 @@ def chat() -> Json:
         "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "prompts": {},
-        "prior_correction": True,
+        "prior_correction": False,
         # Above it the model wanders off, below it copies; what is 85 % alike is refused.
         "temperature": 0.5,
         "max_copy_similarity": 85.0,

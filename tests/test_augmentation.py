@@ -15,7 +15,6 @@ from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.runs import Run
 from sirius_helpers.llm.filters import bare
 from sirius_helpers.llm.judge import read_control
-from sirius_helpers.prompts import PROMPTS
 from sirius_helpers.review import review
 
 
@@ -430,7 +429,7 @@ def test_other_control_texts_are_judged_and_no_text_is_written_again(ready, writ
 def test_with_other_answers_the_judge_decides_anew(ready, writer):
     augment(ready)
     FakeWriter.calls.clear()
-    asked = change(ready, prompts={"judge": {"yes": PROMPTS["judge"].yes, "no": PROMPTS["judge"].no}})
+    asked = change(ready, prompts={"judge": dict(ready.prompts["judge"])})
     augment(asked)
     assert FakeWriter.calls == []  # the default, only written out
     augment(change(ready, prompts={"judge": {"yes": "yes", "no": "no", "examples": []}}))

@@ -1,5 +1,6 @@
 import contextlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,17 +119,24 @@ def seven_phrases(data):
     return read_categories(data)
 
 
-@pytest.mark.parametrize("corrected", [False, True])
-def test_the_prompt_shows_two_phrases_of_each_category_and_the_prior_is_taken_from_others(llm, corrected):
+def test_the_prompt_shows_two_phrases_of_each_category_and_the_prior_is_taken_from_others(llm):
     taxonomy = seven_phrases(llm.data)
     model, tokenizer = type("Model", (), {})(), FakeTokenizer()
-    labelers.label_question(model, tokenizer, taxonomy, change(llm, prior_correction=corrected))
+    labelers.label_question(model, tokenizer, taxonomy, llm)
     shown = [text for texts in PHRASES.values() for text in texts if text in FakeQuestion.prefix]
     assert shown == [text for texts in PHRASES.values() for text in texts[:2]]
     answers = [line for line in FakeQuestion.prefix.splitlines() if line in PHRASES]
     assert answers == [*PHRASES] * 2  # one of each category, then the next of each
     others = [texts[n] for n in range(2, 6) for texts in PHRASES.values()]
-    assert list(FakeQuestion.prior_texts) == others * corrected
+    assert list(FakeQuestion.prior_texts) == others
+
+
+@pytest.mark.parametrize("poorest", [0, 1, 2, 3])
+def test_the_prior_hears_as_many_phrases_of_each_category(llm, poorest):
+    first, *rest = seven_phrases(llm.data)
+    few = replace(first, examples=first.examples[:poorest])
+    labelers.label_question(type("Model", (), {})(), FakeTokenizer(), [few, *rest], llm)
+    assert len(FakeQuestion.prior_texts) == 3 * max(0, poorest - 2)
 
 
 def test_examples_of_the_users_own_prompt_take_the_place_of_the_taxonomys(llm):

@@ -27,7 +27,7 @@ from sirius_helpers.files.runs import WRITES, Run, begin, digest
 from sirius_helpers.label import label
 from sirius_helpers.llm.quotas import plan
 from sirius_helpers.predict import predict
-from sirius_helpers.prompts import CHAT, PARTS
+from sirius_helpers.prompts import PARTS, PROMPTS
 from sirius_helpers.review import review
 from sirius_helpers.settings import ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
@@ -89,7 +89,8 @@ SETTINGS = {
     "seed": (7, "augment split train evaluate"),
     "prior_correction": (True, "augment"),
     "prompts": ({"paraphrase": {"user": "Отзыв: $review\nИначе:"}}, "augment"),
-    "category_orders": (2, "label"),
+    "second_weight": (0.5, "label"),
+    "second_labeler": (lambda settings: settings.classifier, "label"),
     "few_shot_c": (1.0, "label"),
     "max_review_chars": (9, "augment"),
     "max_synthetic": (2, "augment"),
@@ -99,7 +100,6 @@ SETTINGS = {
     "max_new_tokens": (4, "augment"),
     "judge_temperature": (0.5, "augment"),
     "judge_draws": (2, "augment evaluate"),
-    "category_check": (True, "augment"),
     "min_chars": (2, "augment"),
     "min_length_ratio": (0.1, "augment"),
     "max_length_ratio": (3.0, "augment"),
@@ -133,7 +133,7 @@ NOT_HERE = {"device"}  # one is needed
 MODELS = {"labeler": "label", "writer": "augment evaluate", "classifier": "train evaluate"}
 SPEC = {"weights": "bf16", "text_prefix": "query: ", "revision": "other"}  # `name` and `chat` by role
 NO_SERVER = {"server", "server_requests"}  # an address, which may move: tests/test_server.py
-KINDS = {"labeler": "llm", "labeler_kind": "llm", "category_orders": "llm", "few_shot_c": "few-shot"}
+KINDS = dict.fromkeys(("labeler", "labeler_kind", "second_labeler", "second_weight"), "llm") | {"few_shot_c": "few-shot"}
 
 
 def moved(path: Path, name: str) -> Path:
@@ -159,10 +159,15 @@ def other_prompts() -> list[Change]:
     found = []
     for name, parts in PARTS.items():
         for part in parts:
-            old = getattr(CHAT[name], part)
+            old = getattr(PROMPTS[name], part)
             new = f"Иначе. {old}" if part in ("system", "user") else f"{old}-{old}"
+            values = {part: new}
+            if part == "examples":
+                values = {part: [("Хорошо", {"label": "обувь", "judge": "бот"}.get(name, "Неплохо"))]}
+            elif part in ("yes", "no"):  # an example must answer with one of the two
+                values["examples"] = ()
             stage, kind = ("label", "llm") if name == "label" else ("augment", "imported")
-            found.append(Change(f"prompts.{name}.{part}", stage, {"prompts": {name: {part: new}}}, kind=kind))
+            found.append(Change(f"prompts.{name}.{part}", stage, {"prompts": {name: values}}, kind=kind))
     return found
 
 
@@ -203,10 +208,10 @@ def by_setting() -> list[Change]:
     found = []
     for name, (value, stages) in SETTINGS.items():
         kind = KINDS.get(name, "imported")
-        also = {"labeler": lambda settings: settings.classifier} if name == "labeler_kind" else {}
+        also = {"labeler_kind": "labeler", "second_weight": "second_labeler"}.get(name)
+        also = {also: lambda settings: settings.classifier} if also else {}
         found.append(Change(name, stages, {name: value, **also}, kind=kind))
-    asked = {"prior_correction": True, "max_review_chars": 9}
-    return found + [Change(name, "label augment", {name: value}, kind="llm") for name, value in asked.items()]
+    return [*found, Change("max_review_chars", "label augment", {"max_review_chars": 9}, kind="llm")]
 
 
 CHANGES = [*by_setting(), *(change for role in MODELS for change in other_models(role)), *other_prompts(), *in_files()]

@@ -20,7 +20,7 @@ from ..llm.tokens import PromptTokens
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
 from ..prompts import FILE as PROMPTS_FILE
-from ..prompts import PROMPTS, Template, one_line, read_prompts, split_prompt, template_for
+from ..prompts import FOR_A_BASE_MODEL, PROMPTS, Template, one_line, read_prompts, split_prompt, template_for
 from ..settings import CAUSAL_LM, CHAT_LM, ENCODER, ModelSpec, Settings
 from .categories import Category, described, labels_of, need_examples, read_categories
 from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews, read_texts
@@ -106,7 +106,9 @@ def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
             template.conversation(**values, review="")
         except UserError as error:
             file = settings.data / PROMPTS_FILE
-            places = [str(file)] * file.exists() + ["CHANGES"] * (settings.prompts != read_prompts(settings.data))
+            known = FOR_A_BASE_MODEL | read_prompts(settings.data)
+            others = any(known.get(other) != parts for other, parts in settings.prompts.items())
+            places = [str(file)] * file.exists() + ["CHANGES"] * others
             raise UserError(f"{' or '.join(places)}: {error}") from None
 
 

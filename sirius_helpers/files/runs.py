@@ -68,9 +68,9 @@ READS = {
 OF_THE_RUN = {*MADE_BY, "corrections.csv"}
 # The settings that each stage's own work depends on; "prompts.label" is that entry of the prompts.
 USES = {
-    "label": "labels labeler labeler_kind few_shot_c category_orders prior_correction max_review_chars prompts.label",
+    "label": "labels labeler labeler_kind second_labeler second_weight few_shot_c max_review_chars prompts.label",
     "augment": "writer prompts.paraphrase prompts.judge seed temperature top_p max_new_tokens max_review_chars "
-    "judge_temperature judge_draws prior_correction category_check min_chars min_length_ratio max_length_ratio "
+    "judge_temperature judge_draws prior_correction min_chars min_length_ratio max_length_ratio "
     "length_slack min_cyrillic max_repeated leak_words max_copy_similarity max_synthetic max_attempts",
     "split": "split test_share validation_share near_duplicate seed",
     "train": "classifier seed epochs learning_rate batch_size accumulation lora_targets lora_rank lora_alpha "

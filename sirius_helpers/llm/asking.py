@@ -37,6 +37,6 @@ def closed_question(
         tail,
         answers=answers if spec.chat else [f" {answer}" for answer in answers],
         end=answer_end(tokenizer, spec.chat),
-        prior_texts=prior_texts if settings.prior_correction else (),
+        prior_texts=prior_texts,
         token_budget=settings.tokens_per_batch,
     )

@@ -35,8 +35,8 @@ CHANCE = 0.05  # a judge whose hits a coin explains with at least this probabili
 def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
     """The judge's question with its two answers, yes first."""
     template = template_for("judge", settings.prompts)
-    answers = [template.yes, template.no]
-    return closed_question(template, settings.writer, answers, model, tokenizer, settings, CONTENT_FREE)
+    answers, prior = [template.yes, template.no], CONTENT_FREE if settings.prior_correction else ()
+    return closed_question(template, settings.writer, answers, model, tokenizer, settings, prior)
 
 
 def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:

@@ -96,8 +96,10 @@ def label_question(
 ) -> ClosedQuestion:
     """The question "which category?"."""
     template, labels, said = label_prompt(taxonomy, settings), labels_of(taxonomy), described(taxonomy)
-    # A text without content is no measure of the prior: it may well have a category of its own.
-    fair = [text for text, _ in example_turns(taxonomy, UNSEEN, skip=SHOTS)]
+    # A text without content is no measure of how the model leans: it may well have a category of its own. As many
+    # phrases of each category as the poorest has beside those that the prompt shows are.
+    unseen = min(UNSEEN, min(len(category.examples) for category in taxonomy) - SHOTS)
+    fair = [text for text, _ in example_turns(taxonomy, unseen, skip=SHOTS)]
     return closed_question(template, settings.labeler, labels, model, tokenizer, settings, fair, categories=said)
 
 
@@ -138,5 +140,5 @@ def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[ob
     if settings.labeler_kind == "few-shot":
         return common
     second = settings.second_labeler and [settings.second_labeler.identity, settings.second_weight]
-    asked = [asdict(label_prompt(taxonomy, settings)), settings.prior_correction, settings.max_review_chars]
+    asked = [asdict(label_prompt(taxonomy, settings)), settings.max_review_chars]
     return [*common, second, asked]
