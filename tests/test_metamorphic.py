@@ -133,7 +133,8 @@ NOT_HERE = {"device"}  # one is needed
 MODELS = {"labeler": "label", "writer": "augment evaluate", "classifier": "train evaluate"}
 SPEC = {"weights": "bf16", "text_prefix": "query: ", "revision": "other"}  # `name` and `chat` by role
 NO_SERVER = {"server", "server_requests"}  # an address, which may move: tests/test_server.py
-KINDS = dict.fromkeys(("labeler", "labeler_kind", "second_labeler", "second_weight"), "llm") | {"few_shot_c": "few-shot"}
+ASKED = ("labeler", "labeler_kind", "second_labeler", "second_weight")
+KINDS = {"few_shot_c": "few-shot"} | dict.fromkeys(ASKED, "llm")
 
 
 def moved(path: Path, name: str) -> Path:
