@@ -83,6 +83,10 @@ class ModelSpec:
         if self.server is not None and not self.server.startswith(("http://", "https://")):
             raise UserError(f"server={self.server!r} is no address; write one such as 'http://127.0.0.1:8080/v1'.")
 
+    def __str__(self) -> str:
+        """As a table shows it."""
+        return f"{self.name} ({self.weights})"
+
     @property
     def identity(self) -> Json:
         """What the model's answers depend on; a server may move to another address."""

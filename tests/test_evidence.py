@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from sirius_helpers.files.runs import Run
+from sirius_helpers.settings import settings_for
 from sirius_helpers.show import evidence
 
 
@@ -44,3 +45,11 @@ def test_the_table_of_times_stands_beside_the_reference_where_it_published_one(r
     assert "0.0262" in html and "4.7701" in html  # ours and the reference's, a review
     assert "0.0003" in html and "0.0352" in html
     assert "1.2 GiB, GPU 9.3 GiB" in html and "–" in html
+
+
+def test_the_first_table_tells_what_a_rehearsal_does_in_another_way_than_t4():
+    rehearsed = evidence.this_run(settings_for("rehearsal"), Run("checkpoints/rehearsal")).html
+    assert "labeler, not as t4" in rehearsed
+    assert "embedded:chat-lm (nf4), not t-tech/T-lite-it-1.0 (nf4)" in rehearsed
+    assert "not as t4" not in evidence.this_run(settings_for("cpu"), Run("checkpoints/sample")).html
+    assert "pooled with embedded:encoder" in evidence.this_run(settings_for("chat"), Run("checkpoints/chat")).html

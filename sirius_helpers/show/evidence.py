@@ -14,7 +14,7 @@ from ..files.runs import Run, hub_roles
 from ..kinds import Json
 from ..loaders import check_fits, memory
 from ..models import hub
-from ..settings import Settings
+from ..settings import Settings, rehearsal, t4
 from .html import Html, facts, note, table
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
@@ -24,17 +24,27 @@ HOW_ALONE = "Alone: the cells under Settings, then this stage's. Delete a file t
 
 def this_run(settings: Settings, run: Run) -> Html:
     """The choices of a run, and what the machine has for it."""
-    labeler, writer = settings.labeler, settings.writer
+    labeler, second, writer = settings.labeler, settings.second_labeler, settings.writer
+    asked = f"{labeler.name} ({settings.labeler_kind})" + (f", pooled with {second.name}" if second else "")
     chosen = {
         "profile": f"{settings.profile} ({settings.profile_reason})",
-        "labeler": settings.labels.name if settings.labels else f"{labeler.name} ({settings.labeler_kind})",
-        "paraphrases and judge": f"{writer.name} ({writer.weights})",
+        "labeler": settings.labels.name if settings.labels else asked,
+        "paraphrases and judge": str(writer),
         "classifier": settings.classifier.name,
         "split": settings.split,
         "seed": settings.seed,
         "files": folder_of(run),
     }
-    return facts(chosen | hub_models(settings) | memory(settings.device), "This run")
+    return facts(chosen | _not_as_t4(settings) | hub_models(settings) | memory(settings.device), "This run")
+
+
+def _not_as_t4(settings: Settings) -> dict[str, str]:
+    """What a rehearsal does in another way than the profile whose path it goes."""
+    if settings.profile != "rehearsal":
+        return {}
+    usual = vars(Settings) | t4()
+    both = {name: (value, usual.get(name)) for name, value in rehearsal().items() if name != "profile"}
+    return {f"{name}, not as t4": f"{own}, not {real}" for name, (own, real) in both.items() if own != real}
 
 
 def hub_models(settings: Settings) -> dict[str, str]:
