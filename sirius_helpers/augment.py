@@ -63,9 +63,11 @@ def augment(settings: Settings) -> pd.DataFrame:
                 if not judged.records:
                     texts = read_control(settings.data)
                     judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
-                fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
-        for journal in (kept, refused):  # one order, however many runs it took
-            journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
+                try:
+                    fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+                finally:
+                    for journal in (kept, refused):  # one order, however many runs it took
+                        journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 

@@ -177,13 +177,21 @@ def test_what_the_system_refuses_is_told_by_its_cause_and_the_stage_is_not_recor
     assert not run.is_finished("train", "f1")
 
 
-def test_an_interrupt_says_that_the_stage_can_go_on(tmp_path, capsys):
+@pytest.fixture
+def interruptible():
+    """A process in the background of a shell ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_says_that_the_stage_can_go_on(tmp_path, capsys, interruptible):
     with pytest.raises(KeyboardInterrupt), Run(tmp_path).stage("train", "f1", []):
         signal.raise_signal(signal.SIGINT)
     assert capsys.readouterr().out == "\ntrain: interrupted. Run it again: it goes on after what was finished.\n"
 
 
-def test_an_interrupted_command_ends_in_one_line(capsys):
+def test_an_interrupted_command_ends_in_one_line(capsys, interruptible):
     assert command(lambda _: signal.raise_signal(signal.SIGINT))([]) == 130
     assert capsys.readouterr().err == "Interrupted. Run the same command again: what was finished is kept.\n"
 
