@@ -1,5 +1,6 @@
 # make run     execute the notebook top to bottom     DATA= RUN= PROFILE= LABELS=
 # make rehearsal   the t4 profile's path with the embedded chat model, on a CPU
+# make page    a finished run's notebook as docs/sample.html: make run page PROFILE=chat RUN=chat
 # make test    lint, check types and run every test
 # make test-colab, make test-floor   the tests on Colab's versions, on the oldest ones: constraints-*.txt     TESTS=
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
@@ -24,7 +25,7 @@ CHAT := $(if $(filter chat rehearsal embedded:chat-lm,$(PROFILE) $(MODEL)),$(VEN
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run rehearsal test test-colab test-floor lint look soak bench gpu clean
+.PHONY: run rehearsal page test test-colab test-floor lint look soak bench gpu clean
 
 run: $(READY) $(CHAT)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
@@ -41,6 +42,10 @@ test-colab test-floor: test-%: .venv-%/.ready
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+page: $(READY)
+	@$(BIN)/jupyter nbconvert --log-level=ERROR --to html --TagRemovePreprocessor.enabled=True \
+		--TagRemovePreprocessor.remove_cell_tags=remove-cell --output-dir docs --output sample "checkpoints/$(RUN)/notebook.ipynb"
 
 look: $(DEV)
 	@$(BIN)/python tests/layout.py "checkpoints/$(RUN)/notebook.ipynb"

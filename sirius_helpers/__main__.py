@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     check_inputs(settings)
     pinned(settings)
     target = settings.folder / "notebook.ipynb"
-    fields = {"DATA": settings.data, "RUN": settings.run, "PROFILE": given.profile, "LABELS": settings.labels or ""}
+    data_here = settings.data.relative_to(PROJECT) if settings.data.is_relative_to(PROJECT) else settings.data
+    fields = {"DATA": data_here, "RUN": settings.run, "PROFILE": given.profile, "LABELS": settings.labels or ""}
     notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), {name: str(value) for name, value in fields.items()})
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
     start, log = time.monotonic(), ConsoleLog(sys.stdout)
