@@ -53,7 +53,7 @@ def augment(settings: Settings) -> pd.DataFrame:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
         for journal in (kept, refused):
             current = still_wanted(journal.records, wanted, refused, settings.max_attempts)
-            if current != journal.records or not journal.path.exists():
+            if len(current) < len(journal.records) or not journal.path.exists():
                 journal.replace(current)
         _drop_refused(kept, refused)
         stop_if_hopeless(wanted, kept, refused, settings)
