@@ -254,7 +254,7 @@ def chat() -> Json:
         "prompts": {},
         "prior_correction": False,
         # Above it the model wanders off, below it copies; what is 85 % alike is refused.
-        "temperature": 0.5,
+        "temperature": 0.65,
         "max_copy_similarity": 85.0,
     }
 
