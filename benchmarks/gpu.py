@@ -254,6 +254,7 @@ def _exact(spec: ModelSpec, device: str, asked: Callable, texts: list[str]) -> t
     """Scores of a batch, from the shared prefix and the tree, are as near to fp32's as those of one text at a time."""
     with causal_lm(spec, device) as loaded:
         question = asked(*loaded)
+        question.prior = None  # what it divides by is no score of the model's
         batch = question.log_probs(texts[:64])[:WITNESSES]
         alone = _one_by_one(question, texts[:WITNESSES])
     with causal_lm(replace(spec, weights="nf4-fp32" if spec.weights == "nf4" else "fp32"), device) as loaded:

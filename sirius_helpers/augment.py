@@ -57,17 +57,17 @@ def augment(settings: Settings) -> pd.DataFrame:
                 journal.replace(current)
         _drop_refused(kept, refused)
         stop_if_hopeless(wanted, kept, refused, settings)
-        if not judged.records or open_items(wanted, kept, refused, settings.max_attempts):
-            with causal_lm(settings.writer, settings.device) as (model, tokenizer):
-                writer = Writer(model, tokenizer, settings)
-                if not judged.records:
-                    texts = read_control(settings.data)
-                    judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
-                try:
+        try:
+            if not judged.records or open_items(wanted, kept, refused, settings.max_attempts):
+                with causal_lm(settings.writer, settings.device) as (model, tokenizer):
+                    writer = Writer(model, tokenizer, settings)
+                    if not judged.records:
+                        texts = read_control(settings.data)
+                        judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
                     fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
-                finally:
-                    for journal in (kept, refused):  # one order, however many runs it took
-                        journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
+        finally:
+            for journal in (kept, refused):  # one order, however many runs it took
+                journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
 

@@ -35,7 +35,7 @@ def t4(tmp_path, data, monkeypatch):
         weights = "bf16" if spec.weights == "fp16" else spec.weights
         values[role] = ModelSpec(str(tmp_path / role), weights=weights, chat=spec.chat)
     values |= {"device": "cpu", "epochs": 2, "max_attempts": 2, "max_new_tokens": 12, "max_synthetic": 6}
-    values |= {"max_tokens": 64, "bootstrap": 50}
+    values |= {"max_tokens": 64, "bootstrap": 50, "validation_share": 0.3}  # of a dozen reviews
     return Settings(**values, profile_reason="test", data=data, run="tiny", checkpoints=tmp_path / "checkpoints")
 
 

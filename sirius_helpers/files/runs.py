@@ -150,7 +150,13 @@ class Run:
         if isinstance(value, Path):
             return fingerprint(value.name, digest(value)) if value.exists() else None
         value = value.get(part) if part else value
-        return fingerprint(value.identity if isinstance(value, ModelSpec) else value)
+        return fingerprint(self._as_pinned(field, value).identity if isinstance(value, ModelSpec) else value)
+
+    def _as_pinned(self, role: str, spec: ModelSpec) -> ModelSpec:
+        """With the commit that the run keeps to, see `pinned`."""
+        entry = self.memory.get("hub", {}).get(role, {})
+        known = entry.get("name") == spec.name and spec.revision in (entry["asked"], entry["commit"])
+        return replace(spec, revision=entry["commit"]) if known else spec
 
     @property
     def memory(self) -> Json:

@@ -136,9 +136,10 @@ class FewShotLabeler:
 def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[object]:
     """What the labeler's own answer to any text depends on, wherever the labels come from."""
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
-    common: list[object] = [settings.labeler_kind, settings.labeler.identity, shown, settings.few_shot_c]
+    common: list[object] = [settings.labeler_kind, settings.labeler.identity, shown]
     if settings.labeler_kind == "few-shot":
-        return common
-    second = settings.second_labeler and [settings.second_labeler.identity, settings.second_weight]
+        return [*common, settings.few_shot_c]
+    second = settings.second_labeler
+    pooled = second and [second.identity, settings.second_weight, settings.few_shot_c]
     asked = [asdict(label_prompt(taxonomy, settings)), settings.max_review_chars]
-    return [*common, second, asked]
+    return [*common, pooled, asked]
