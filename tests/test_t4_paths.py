@@ -24,7 +24,7 @@ def t4(tmp_path, data, monkeypatch):
     """The t4 profile as it is, with its three models exchanged for tiny ones, on the CPU."""
     values = module.t4()
     for role, pair in (
-        ("labeler", tiny_qwen2(hidden_size=64)),
+        ("labeler", tiny_qwen2(3, hidden_size=64)),  # one that files reviews under both categories
         ("writer", tiny_qwen2(1)),
         ("classifier", tiny_roberta()),
     ):
@@ -35,7 +35,7 @@ def t4(tmp_path, data, monkeypatch):
         weights = "bf16" if spec.weights == "fp16" else spec.weights
         values[role] = ModelSpec(str(tmp_path / role), weights=weights, chat=spec.chat)
     values |= {"device": "cpu", "epochs": 2, "max_attempts": 2, "max_new_tokens": 12, "max_synthetic": 6}
-    values |= {"max_tokens": 64, "bootstrap": 50, "validation_share": 0.3}  # of a dozen reviews
+    values |= {"max_tokens": 64, "bootstrap": 50}
     return Settings(**values, profile_reason="test", data=data, run="tiny", checkpoints=tmp_path / "checkpoints")
 
 
