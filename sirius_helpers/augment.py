@@ -63,7 +63,7 @@ def augment(settings: Settings) -> pd.DataFrame:
                     writer = Writer(model, tokenizer, settings)
                     if not judged.records:
                         texts = read_control(settings.data)
-                        judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(6))))
+                        judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(4))))
                     fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
         finally:
             for journal in (kept, refused):  # one order, however many runs it took

@@ -232,5 +232,5 @@ def _attempt(
     open_ = [i for i, record in enumerate(records) if record["reason"] is None]
     for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
         yes = verdicts(float(p), settings.judge_draws, names[i])
-        records[i] |= {"p_yes": round(float(p), 6), "reason": ACCEPTED if all(yes) else "judge"}
+        records[i] |= {"p_yes": round(float(p), 4), "reason": ACCEPTED if all(yes) else "judge"}
     return records
