@@ -32,7 +32,7 @@ NOTEBOOK = PROJECT / "notebooks" / "sirius_pipeline.ipynb"
 HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
 # Each stage's section, and a change of its own that gives it something to do.
 STAGES = {
-    "label": ("1. Label", {"few_shot_c": 5.0}),
+    "label": ("1. Label", {"max_review_chars": 9}),
     "review": ("1b. Review", {}),
     "augment": ("2. Augment", {"max_synthetic": 8}),
     "split": ("3. Split", {"test_share": 0.3}),
