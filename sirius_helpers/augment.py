@@ -36,7 +36,7 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
-    run, settings = Run(settings.folder, settings), _pinned(settings)
+    run, settings = Run(settings.folder, settings), pinned(settings, "writer")
     labels = review(settings)  # with the latest corrections
     wanted = plan(labels, settings.max_synthetic)
     writer_mark = stage_mark("augment", *_identity(settings))
@@ -121,7 +121,7 @@ def keep(settings: Settings, *ids: str) -> pd.DataFrame:
 @contextmanager
 def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
     """The kept and the refused texts for a person's choice, while no stage is at work on them."""
-    run, mark = Run(settings.folder), stage_mark("augment", *_identity(_pinned(settings)))
+    run, mark = Run(settings.folder), stage_mark("augment", *_identity(pinned(settings, "writer")))
     with run_lock(run.folder):
         if any(r.get("fingerprint") != mark for name in FILES for r in read_records(run.path(name))):
             raise UserError(
@@ -155,10 +155,6 @@ def _drop_refused(kept: Journal, refused: Journal) -> None:
     left = [r for r in kept.records if attempt_of(r) not in gone]
     if len(left) < len(kept.records):
         kept.replace(left)
-
-
-def _pinned(settings: Settings) -> Settings:
-    return pinned(settings, "writer")
 
 
 def _identity(settings: Settings) -> list[object]:

@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pandas as pd
 import pytest
+import torch
 from tiny_models import tiny_roberta
 
 from sirius_helpers.settings import settings_for
@@ -79,3 +80,14 @@ def no_file_longer_than(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """Tiny models spend their time waiting for idle threads, and on garbage collection in imported modules."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)

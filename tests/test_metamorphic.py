@@ -4,7 +4,6 @@ The changes are generated from the settings, the prompts' parts and the models' 
 itself. Here changes that concern the same stages are tried together; with SOAK=1 (`make soak`) each one alone.
 """
 
-import gc
 import json
 import os
 import re
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
@@ -33,6 +31,8 @@ from sirius_helpers.settings import ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
 from sirius_helpers.split import split
 from sirius_helpers.train import train
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 WHOLE = "SOAK" in os.environ
 STAGES = (label, review, augment, split, train, evaluate, predict)
@@ -225,17 +225,6 @@ def test_every_setting_every_models_field_and_every_prompts_part_has_a_change():
 
 
 # --- the runs -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Tiny models spend their time waiting for idle threads, and on garbage collection in imported modules."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

