@@ -25,10 +25,10 @@ from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, fill, open_items, still_wanted, stop_if_hopeless
 from .llm.judge import control_file, read_control
-from .llm.quotas import plan
+from .llm.quotas import Wanted, plan
 from .loaders import causal_lm
 from .prompts import template_for
-from .review import review
+from .review import contradicted, opinions, review
 from .settings import Settings
 
 FILES = ("synthetic.jsonl", "rejected.jsonl")
@@ -37,8 +37,7 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
     run, settings = Run(settings.folder, settings), pinned(settings, "writer")
-    labels = review(settings)  # with the latest corrections
-    wanted = plan(labels, settings.max_synthetic)
+    labels, wanted = review(settings), planned(settings)  # with the latest corrections
     writer_mark = stage_mark("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
     control = digest(control_file(settings.data))
@@ -70,6 +69,14 @@ def augment(settings: Settings) -> pd.DataFrame:
                 journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
         facts["revision"] = settings.writer.revision
     return read_synthetic(run)
+
+
+def planned(settings: Settings) -> list[Wanted]:
+    """The quota: paraphrases of the labels as they are corrected, but of none that is contradicted and unconfirmed."""
+    labels, rare = review(settings), opinions(settings)
+    if not settings.multiply_contradicted:
+        labels = labels[~labels["id"].isin(contradicted(rare, labels))]
+    return plan(labels, settings.max_synthetic)
 
 
 def read_synthetic(run: Run) -> pd.DataFrame:

@@ -1,19 +1,21 @@
 """Labels set right by a person: `corrections.csv` (id or text, category) goes on top of what the labeler said.
 
 Writes `labels.csv` (id, text, category, labeler), which is what the later stages read. A person may write the
-corrections in any editor, or leave it to `files.reviews.correct`; both can be mixed.
+corrections in any editor, or leave it to `files.reviews.correct`; both can be mixed. A correction to the category that
+a review has anyway confirms it. Also writes `opinions.csv`: what else says of which category the rarest reviews are.
 
     correct(settings, "3f2a90b1c7d4", "обувь")      # kept at once
     labels = review(settings)                       # stage "review": picks it up
+    rare = opinions(settings)                       # stage "opinions"
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from .files.categories import by_any_name, read_categories
+from .files.categories import by_any_name, phrases, read_categories
 from .files.reviews import BY_HAND, CORRECTIONS, corrected, read_csv, read_labels, write_csv
-from .files.runs import Run, digest, stage_mark
+from .files.runs import Run, digest, pinned, stage_mark
 from .settings import Settings
 
 
@@ -31,3 +33,34 @@ def review(settings: Settings) -> pd.DataFrame:
             labels.loc[right.notna(), "labeler"] = BY_HAND
             write_csv(run.path("labels.csv"), labels)
     return read_csv(run.path("labels.csv"))
+
+
+def opinions(settings: Settings) -> pd.DataFrame:
+    """Stage "opinions": the labels of the categories that are multiplied most, with second opinions, rarest first.
+
+    Columns id, text, category, probability, other, nearest, phrase (see `encoder.label_noise.second_opinions`); no rows
+    where nothing can be asked.
+    """
+    run, settings = Run(settings.folder, settings), pinned(settings, "second_labeler")
+    source, known, spec = run.need("labels.jsonl"), phrases(read_categories(settings.data)), settings.second_labeler
+    heard = [bool(settings.labels), settings.labeler_kind, settings.second_weight]
+    mark = stage_mark("opinions", digest(source), known, spec and spec.identity, settings.few_shot_c, heard)
+    if not run.is_finished("opinions", mark):
+        from .encoder.label_noise import second_opinions  # it alone needs a model
+        from .llm.quotas import most_multiplied
+
+        with run.stage("opinions", mark, ["opinions.csv"]):
+            labels = read_labels(run)
+            rare = most_multiplied(labels["category"].tolist())
+            rows = labels[labels["category"].isin(rare)]
+            write_csv(run.path("opinions.csv"), second_opinions(rows, known, settings))
+    return read_csv(run.path("opinions.csv"))
+
+
+def contradicted(rare: pd.DataFrame, labels: pd.DataFrame) -> set[str]:
+    """Ids of the rare labels that all other opinions contradict and no person confirmed or corrected.
+
+    `rare` and `labels` are what `opinions` and `review` return.
+    """
+    against = rare[["other", "nearest"]].ne(rare["category"], axis=0).all(axis=1)
+    return set(rare["id"][against]) - set(labels["id"][labels["labeler"] == BY_HAND])

@@ -127,12 +127,13 @@ class Settings:
     prompts: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # replaces templates by name
 
     # Labels
-    second_labeler: ModelSpec | None = None  # an encoder that learns from the examples, pooled with an LLM's answer
-    second_weight: Share = 0.85  # of the second labeler: an LLM is surer than it is right
+    second_labeler: ModelSpec | None = None  # an encoder that learns from the examples: a second opinion
+    second_weight: Share = 0.0  # of that opinion in an LLM's labels, where the two are pooled
     few_shot_c: Inverse = 10.0  # inverse regularisation of the few-shot logistic regression
     max_review_chars: Count = 2_000  # longer texts are cut before a model sees them
 
     # Synthetic reviews. Sampling values are the reference solution's.
+    multiply_contradicted: bool = False  # rare labels too that other opinions contradict and nobody confirmed
     max_synthetic: Number | None = None  # cap on the total, rarest categories first; None: the whole quota
     max_attempts: Count = 100  # candidates per wanted review before it is given up
     temperature: Temperature = 0.8
@@ -201,6 +202,7 @@ def t4() -> Json:
         "device": "cuda",
         "labeler": ModelSpec("t-tech/T-lite-it-1.0", weights="nf4", chat=True),
         "labeler_kind": "llm",
+        "second_labeler": ModelSpec("intfloat/multilingual-e5-small", text_prefix="query: "),
         # NF4 would halve the decoding rate of a 1.5B model and saves memory that is not short here.
         "writer": ModelSpec(
             "Vikhrmodels/Vikhr-Qwen-2.5-1.5B-Instruct",
@@ -224,6 +226,7 @@ def cpu() -> Json:
         "device": "cpu",
         "labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "labeler_kind": "few-shot",
+        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
         # The base model's verdicts on the control texts: 47 of 60 right with it, all 30 reviews among them.
         "prior_correction": True,
         "writer": ModelSpec(CAUSAL_LM, weights="bf16"),
@@ -249,7 +252,7 @@ def chat() -> Json:
         "profile": "chat",
         "labeler": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "labeler_kind": "llm",
-        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
+        "second_weight": 0.85,  # an LLM is surer than it is right
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "prompts": {},
         "prior_correction": False,
@@ -265,6 +268,7 @@ def rehearsal() -> Json:
         "profile": "rehearsal",
         "device": "cpu",
         "labeler": ModelSpec(CHAT_LM, weights="nf4", chat=True),
+        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "max_synthetic": 96,

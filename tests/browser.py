@@ -101,8 +101,11 @@ SHOWN: dict[str, Callable[[], html.Html]] = {
     "picture": lambda: html.picture(Figure(), alt="".join(HOSTILE)),
     "class_counts": lambda: tables.class_counts(ROWS["category"], HOSTILE[0]),
     "least_certain": lambda: tables.least_certain(ROWS, n=99),
+    "rare": lambda: tables.rare(
+        ROWS.assign(probability=0.5, other=HOSTILE, nearest=HOSTILE, phrase=HOSTILE), ROWS.assign(labeler=BY_HAND)
+    ),
     "corrected": lambda: tables.corrected(ROWS.assign(labeler=BY_HAND)),
-    "quotas": lambda: tables.quotas(ROWS, ROWS, ROWS, None),
+    "quotas": lambda: tables.quotas(ROWS, [], ROWS, ROWS),
     "refusals": lambda: tables.refusals(ROWS),
     "judge": lambda: tables.judge(JUDGED, draws=2),
     "pairs": lambda: (

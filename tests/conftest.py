@@ -56,8 +56,8 @@ def data(tmp_path):
 
 @pytest.fixture
 def settings(tmp_path, data):
-    """CPU settings that write below tmp_path."""
-    return settings_for("cpu", data=data, run="test", checkpoints=tmp_path / "checkpoints")
+    """CPU settings that write below tmp_path, without second opinions."""
+    return settings_for("cpu", data=data, run="test", checkpoints=tmp_path / "checkpoints", second_labeler=None)
 
 
 def write_csv(path, header, rows):

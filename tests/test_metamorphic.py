@@ -26,7 +26,7 @@ from sirius_helpers.label import label
 from sirius_helpers.llm.quotas import plan
 from sirius_helpers.predict import predict
 from sirius_helpers.prompts import PARTS, PROMPTS
-from sirius_helpers.review import review
+from sirius_helpers.review import contradicted, opinions, review
 from sirius_helpers.settings import ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
 from sirius_helpers.split import split
@@ -35,7 +35,7 @@ from sirius_helpers.train import train
 pytestmark = pytest.mark.usefixtures("quick")
 
 WHOLE = "SOAK" in os.environ
-STAGES = (label, review, augment, split, train, evaluate, predict)
+STAGES = (label, review, opinions, augment, split, train, evaluate, predict)
 ALL = [stage.__name__ for stage in STAGES]
 SHOES = ("Сапоги промокают", "Туфли жмут", "Кеды хороши", "Ботинок порвался", "Тапки мягкие", "Валенки греют")
 DISHES = ("Чашка бьётся", "Вилка гнётся", "Блюдце с трещиной", "Кастрюля без крышки", "Ложки блестят")
@@ -80,7 +80,7 @@ class Change:
 SETTINGS = {
     "profile": ("cpu", ""),
     "profile_reason": ("why not", ""),
-    "labeler_kind": ("few-shot", "label"),
+    "labeler_kind": ("few-shot", "label opinions"),
     "lora_targets": (("query", "value"), "train evaluate"),
     "data": (lambda settings: shutil.copytree(settings.data, settings.data.parent / "elsewhere" / "data"), ""),
     "run": (lambda settings: moved(settings.folder, "renamed").name, "evaluate"),
@@ -89,9 +89,10 @@ SETTINGS = {
     "seed": (7, "augment split train evaluate"),
     "prior_correction": (True, "augment"),
     "prompts": ({"paraphrase": {"user": "Отзыв: $review\nИначе:"}}, "augment"),
-    "second_weight": (0.5, "label"),
-    "second_labeler": (lambda settings: settings.classifier, "label"),
-    "few_shot_c": (1.0, "label"),
+    "second_weight": (0.5, "label opinions"),
+    "second_labeler": (None, "opinions"),
+    "few_shot_c": (1.0, "label opinions"),
+    "multiply_contradicted": (True, ""),
     "max_review_chars": (9, "augment"),
     "max_synthetic": (2, "augment"),
     "max_attempts": (1, "augment"),
@@ -196,12 +197,14 @@ def in_files() -> list[Change]:
         *in_file("mine.csv", "label", **rows(f"обувь,{NEW}", f"обувь,{SHOES[0]}", "обувь,Боты"), other=FILED),
         *in_file("human_labels.csv", "evaluate", **rows("Ботинки малы,обувь", "Кружка,посуда", "Боты,посуда")),
         *in_file("judge_control.csv", "augment", own=(("", control),)),
-        *in_file(file, "label split train evaluate", renamed=renamed, inserted=((shoes, cloth + shoes),)),
-        *in_file(file, "split train evaluate", moved=((shoes, ""), (dishes, dishes + shoes))),
+        *in_file(file, "label opinions split train evaluate", renamed=renamed, inserted=((shoes, cloth + shoes),)),
+        *in_file(file, "opinions split train evaluate", moved=((shoes, ""), (dishes, dishes + shoes))),
         *in_file(file, "label evaluate", alias=(('"туфли"', '"туфли", "боты"'),)),
-        *in_file(file, "split evaluate", example=(("Тарелка", "Миска"),), description=(("на ноги", "для ног"),)),
-        *in_file(file, "label split train evaluate", "llm", moved=((shoes, ""), (dishes, dishes + shoes))),
-        *in_file(file, "label split evaluate", "few-shot", example=(("Тарелка", "Миска"),)),
+        *in_file(
+            file, "opinions split evaluate", example=(("Тарелка", "Миска"),), description=(("на ноги", "для ног"),)
+        ),
+        *in_file(file, "label opinions split train evaluate", "llm", moved=((shoes, ""), (dishes, dishes + shoes))),
+        *in_file(file, "label opinions split evaluate", "few-shot", example=(("Тарелка", "Миска"),)),
     ]
 
 
@@ -209,8 +212,7 @@ def by_setting() -> list[Change]:
     found = []
     for name, (value, stages) in SETTINGS.items():
         kind = KINDS.get(name, "imported")
-        also = {"labeler_kind": "labeler", "second_weight": "second_labeler"}.get(name)
-        also = {also: lambda settings: settings.classifier} if also else {}
+        also = {"labeler": lambda settings: settings.classifier} if name == "labeler_kind" else {}
         found.append(Change(name, stages, {name: value, **also}, kind=kind))
     return [*found, Change("max_review_chars", "label augment", {"max_review_chars": 9}, kind="llm")]
 
@@ -257,7 +259,7 @@ def finished(tmp_path_factory):
     values |= {"min_length_ratio": 0.0, "min_cyrillic": 0.0}  # what random models write is no review
     found = {}
     kinds = {"imported": {}, "llm": {"labels": None}, "few-shot": {"labels": None, "labeler_kind": "few-shot"}}
-    kinds["few-shot"]["labeler"] = values["classifier"]
+    values["second_labeler"] = kinds["few-shot"]["labeler"] = values["classifier"]
     for kind, own in kinds.items():
         data = folder / kind / "data"
         write_data(data)
@@ -323,10 +325,16 @@ def stale(before, after, direct):
     reads = {stage: [name for name in names if name in runs.MADE_BY] for stage, names in runs.READS.items()}
     reads["augment"] = []
     found = {stage for stage in ALL if any(digest(old.path(name)) != digest(new.path(name)) for name in reads[stage])}
-    plans = [plan(read_csv(run.path("labels.csv")), s.max_synthetic) for run, s in ((old, before), (new, after))]
+    plans = [planned(run, settings) for run, settings in ((old, before), (new, after))]
     found |= {"augment"} if plans[0] != plans[1] else set()
     found |= {"evaluate"} if "train" in found | direct else set()  # training writes metrics.json anew
     return [stage for stage in ALL if stage in found | direct]
+
+
+def planned(run, settings):
+    labels, rare = (read_csv(run.path(name)) for name in ("labels.csv", "opinions.csv"))
+    left_out = set() if settings.multiply_contradicted else contradicted(rare, labels)
+    return plan(labels[~labels["id"].isin(left_out)], settings.max_synthetic)
 
 
 # --- the tests ------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 from conftest import write_csv
 
+from sirius_helpers.encoder.label_noise import second_opinions
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import Category, read_categories
+from sirius_helpers.files.categories import Category, phrases, read_categories
 from sirius_helpers.files.reviews import BY_HAND, correct, correct_new, corrected, read_corrections, read_texts
 from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
-from sirius_helpers.review import review
+from sirius_helpers.review import contradicted, opinions, review
+from sirius_helpers.settings import ModelSpec
 
 
 @pytest.fixture
@@ -66,6 +68,42 @@ def test_a_later_correction_replaces_the_earlier_one(labelled):
     correct(labelled, first, "посуда")
     correct(labelled, first, "обувь")
     assert corrected(labelled) == {first: "обувь"}
+
+
+RARE = pd.DataFrame(
+    [
+        ("a", "обувь", "посуда", "посуда"),
+        ("b", "обувь", "посуда", "обувь"),
+        ("c", "обувь", "", "посуда"),  # who learns from examples labelled it
+        ("d", "обувь", "", "обувь"),
+        ("e", "обувь", "одежда", "посуда"),
+    ],
+    columns=["id", "category", "other", "nearest"],
+)
+
+
+def test_a_label_is_contradicted_where_no_other_opinion_is_its_own_and_nobody_confirmed_it():
+    labels = RARE[["id", "category"]].assign(labeler=["x", "x", "x", "x", BY_HAND])
+    assert contradicted(RARE, labels) == {"a", "c"}
+    assert contradicted(RARE.head(0), labels) == set()
+
+
+def test_opinions_are_of_the_rarer_half_of_the_categories_as_the_labeler_filed_them(labelled, data, roberta, capsys):
+    assert opinions(labelled).empty  # nobody to ask
+    lines = (data / "mine.csv").read_text(encoding="utf-8").splitlines()
+    lines[1:3] = [line.replace(",обувь", ",посуда") for line in lines[1:3]]
+    (data / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    asked = replace(labelled, second_labeler=ModelSpec(str(roberta)))
+    label(asked)
+    rare = opinions(asked)
+    assert rare["text"].tolist() == read_texts(data / "train.csv")[:2] and set(rare["category"]) == {"посуда"}
+    known = dict((text, name) for text, name in phrases(read_categories(data)))
+    assert rare["nearest"].tolist() == [known[text] for text in rare["phrase"]]
+    assert set(rare["other"]) <= {"обувь", "посуда"}
+    correct(asked, rare["id"][0], "посуда")  # confirms it
+    assert opinions(asked).equals(rare) and rare["id"][0] not in contradicted(rare, review(asked))
+    heard = replace(asked, labels=None, labeler_kind="few-shot")
+    assert (second_opinions(rare.assign(probabilities=None), [*known.items()], heard)["other"] == "").all()
 
 
 def test_corrections_join_a_file_that_a_person_wrote_and_keep_its_form(labelled):

@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 
@@ -49,21 +51,23 @@ def buttons(settings, reject=reject, keep=keep):
 def test_each_row_has_its_text_escaped_and_the_categories_with_the_likeliest_first(settings):
     (choice, text, _), (other, *_) = lines(settings)
     assert "&lt;script&gt;" in text.value and "<script" not in text.value
-    assert choice.options == (("обувь  0.55", "обувь"), ("посуда  0.45", "посуда")) and choice.value == "обувь"
-    assert other.options[0] == ("посуда  0.70", "посуда") and other.value == "обувь"
+    assert choice.options == (("обувь  0.55 (now)", "обувь"), ("посуда  0.45", "посуда")) and choice.value is None
+    assert other.options[0] == ("посуда  0.70", "посуда") and other.value is None
 
 
-def test_a_choice_is_kept_at_once_and_says_so(settings, kept):
+def test_a_choice_is_kept_at_once_and_says_so_also_one_that_confirms(settings, kept):
     (choice, _, said), _ = lines(settings)
     choice.value = "посуда"
     assert kept == [("a", "посуда")] and said.value == "kept in corrections.csv"
+    choice.value = "обувь"
+    assert kept[1:] == [("a", "обувь")]
 
 
 @pytest.fixture
 def labelled(settings):
     """Settings of a run whose labels are the rows, with a third one."""
     Journal(Run(settings.folder).path("labels.jsonl"), "x").append(
-        [*ROWS.to_dict("records"), {"id": "c", "text": "чашка", "category": "посуда"}]
+        [*ROWS.to_dict("records"), {"id": "c", "text": "чашка", "category": "посуда", "labeler": "x"}]
     )
     return settings
 
@@ -74,14 +78,25 @@ def corrections(settings, content):
 
 def test_what_was_corrected_before_is_shown(labelled):
     corrections(labelled, "id,category\na,посуда\nc,обувь\n")
-    assert [line[0].value for line in lines(labelled)] == ["посуда", "обувь"]
+    assert [line[0].value for line in lines(labelled)] == ["посуда", None]
     corrections(labelled, "text,category\n ТАРЕЛКА ,посуда\n")
-    assert [line[0].value for line in lines(labelled)] == ["обувь", "посуда"]
+    assert [line[0].value for line in lines(labelled)] == [None, "посуда"]
 
 
 def test_corrections_by_id_are_kept_and_drop_downs_shown_for_as_many_labels_as_asked_for(labelled):
     assert correct_labels(labelled, {"b": "посуда"}, n=0) is None
     assert "b,посуда" in (labelled.folder / "corrections.csv").read_text(encoding="utf-8")
+
+
+def test_contradicted_rare_labels_come_before_the_least_certain(labelled, monkeypatch):
+    rows = [{"id": i, "text": i, "category": "обувь", "labeler": "x", "probabilities": None} for i in "abc"]
+    Run(labelled.folder).path("labels.jsonl").unlink()
+    Journal(Run(labelled.folder).path("labels.jsonl"), "x").append(
+        row | {"margin": margin} for row, margin in zip(rows, (0.3, 0.2, 0.9), strict=True)
+    )
+    monkeypatch.setattr(widgets, "contradicted", lambda *_: {"c"})
+    shown = [line.children[1].value for line in correct_labels(labelled, {}, n=2).children]
+    assert [re.sub("<.*?>", "", text)[-1] for text in shown] == ["c", "b"]
 
 
 def test_a_correction_that_does_not_fit_is_named_with_its_row(labelled):
@@ -90,14 +105,9 @@ def test_a_correction_that_does_not_fit_is_named_with_its_row(labelled):
         lines(labelled)
 
 
-def test_a_label_that_is_no_category_any_more_leaves_the_choice_open(settings):
-    (choice, *_), _ = lines(settings, ROWS.assign(category=["мебель", "обувь"]))
-    assert choice.value is None
-
-
 def test_rows_without_probabilities_have_plain_names(settings):
     (choice, *_), _ = lines(settings, ROWS.drop(columns="probabilities"))
-    assert choice.options == (("обувь", "обувь"), ("посуда", "посуда"))
+    assert choice.options == (("обувь (now)", "обувь"), ("посуда", "посуда"))
 
 
 def test_a_refused_correction_is_shown_beside_the_choice(settings, monkeypatch):

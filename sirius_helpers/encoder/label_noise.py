@@ -1,8 +1,9 @@
-"""Which labels are most doubtful: a model that never saw a review is asked whether it agrees with its label.
+"""Which labels are doubtful: models that never saw a review are asked whether they agree with its label.
 
 Knows embeddings and labels; the labels may come from anywhere.
 
     rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
+    rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ..files.reviews import leak_groups
+from ..loaders import encoder
+from ..models.batching import Batcher
 from ..settings import Settings
-from .embedding import fit_linear
+from .embedding import embed, fit_linear, logistic_regression
 
+OPINIONS = ["id", "text", "category", "probability", "other", "nearest", "phrase"]
 COLUMNS = ["id", "text", "category", "suggested", "doubt"]
 FOLDS = 5
 
@@ -41,6 +45,33 @@ def doubtful_labels(
     )
     doubtful: pd.DataFrame = table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])
     return doubtful[COLUMNS].round(3)
+
+
+def second_opinions(rows: pd.DataFrame, known: Sequence[tuple[str, str]], settings: Settings) -> pd.DataFrame:
+    """What else says of which category a review is: columns as in OPINIONS, the first four those of the labeler.
+
+    `other` is the answer of the labeler that learns from the categories' phrases, `known` (text, category); empty where
+    it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows, where
+    there is no such labeler or no phrase.
+    """
+    spec = settings.second_labeler
+    if spec is None or rows.empty or len({name for _, name in known}) < 2:
+        return pd.DataFrame(columns=OPINIONS)
+    texts, names = zip(*known, strict=True)
+    batcher = Batcher(settings.tokens_per_batch)
+    with encoder(spec, settings.device) as loaded:
+        vectors = embed([*texts, *rows["text"]], *loaded, prefix=spec.text_prefix, batcher=batcher)
+    phrases, reviews = np.split(vectors, [len(texts)])
+    heard = not settings.labels and (settings.labeler_kind == "few-shot" or settings.second_weight > 0)
+    head = logistic_regression(phrases, names, settings.few_shot_c, class_weight="balanced")
+    nearest = (reviews @ phrases.T).argmax(axis=1)
+    chances = [(row or {}).get(name) for row, name in zip(rows["probabilities"], rows["category"], strict=True)]
+    return rows[["id", "text", "category"]].assign(
+        probability=pd.Series(chances, index=rows.index, dtype=float),
+        other="" if heard else head.predict(reviews),
+        nearest=[names[i] for i in nearest],
+        phrase=[texts[i] for i in nearest],
+    )
 
 
 def out_of_fold(

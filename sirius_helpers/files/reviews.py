@@ -45,7 +45,8 @@ _SPACE = re.compile(r"\s*")
 # Columns beside text in the exports of Label Studio and doccano that are not the category.
 BOOKKEEPING = {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "comments"}
 # Columns of our own tables that hold text, also where it looks like a number or like nothing.
-WORDS = ("id", "text", "category", "labeler", "source_id", "part", "predicted", "suggested")
+WORDS = ["id", "text", "category", "labeler", "source_id", "part", "predicted", "suggested"]
+WORDS += ["other", "nearest", "phrase"]
 
 
 def read_reviews(path: Path) -> pd.DataFrame:

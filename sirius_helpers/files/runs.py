@@ -41,6 +41,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "sci
 WRITES = {
     "label": ("labels.jsonl",),
     "review": ("labels.csv",),
+    "opinions": ("opinions.csv",),
     "augment": ("judge.jsonl", "synthetic.jsonl", "rejected.jsonl"),
     "split": ("split.csv",),
     "train": ("adapter", "history.csv"),
@@ -59,7 +60,8 @@ _CATEGORIES = "list of categories"  # from whichever file
 READS = {
     "label": ("train.csv", _CATEGORIES),
     "review": ("labels.jsonl", "corrections.csv"),
-    "augment": ("labels.jsonl", "judge_control.csv"),
+    "opinions": ("labels.jsonl", _CATEGORIES),
+    "augment": ("labels.jsonl", "opinions.csv", "judge_control.csv"),
     "split": ("labels.csv", "synthetic.jsonl", _CATEGORIES),
     "train": ("split.csv", _CATEGORIES),
     "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv", "human_labels.csv", _CATEGORIES),
@@ -69,9 +71,10 @@ OF_THE_RUN = {*MADE_BY, "corrections.csv"}
 # The settings that each stage's own work depends on; "prompts.label" is that entry of the prompts.
 USES = {
     "label": "labels labeler labeler_kind second_labeler second_weight few_shot_c max_review_chars prompts.label",
+    "opinions": "labels labeler_kind second_labeler second_weight few_shot_c",
     "augment": "writer prompts.paraphrase prompts.judge seed temperature top_p max_new_tokens max_review_chars "
-    "judge_temperature judge_draws prior_correction min_chars min_length_ratio max_length_ratio "
-    "length_slack min_cyrillic max_repeated leak_words max_copy_similarity max_synthetic max_attempts",
+    "judge_temperature judge_draws prior_correction min_chars min_length_ratio max_length_ratio length_slack "
+    "min_cyrillic max_repeated leak_words max_copy_similarity max_synthetic max_attempts multiply_contradicted",
     "split": "split test_share validation_share near_duplicate seed",
     "train": "classifier seed epochs learning_rate batch_size accumulation lora_targets lora_rank lora_alpha "
     "lora_dropout weight_decay warmup_share class_weight_power label_smoothing patience max_tokens baseline_c",
@@ -80,7 +83,7 @@ USES = {
     "judge_draws run",
 }
 # Role -> the stage that uses it last.
-LAST_USE = {"labeler": "label", "second_labeler": "label", "writer": "augment", "classifier": "predict"}
+LAST_USE = {"labeler": "label", "second_labeler": "opinions", "writer": "augment", "classifier": "predict"}
 READ_AGAIN = {file for files in READS.values() for file in files}
 
 
@@ -269,8 +272,8 @@ def hub_roles(settings: Settings) -> dict[str, bool]:
     A labeler has none where labels are imported and nobody else asks it.
     """
     stages = Run(settings.folder).memory["stages"]
-    idle = ("labeler", "second_labeler") if settings.labels else ()
-    used = [role for role in LAST_USE if role not in idle and (spec := getattr(settings, role)) and spec.on_hub]
+    idle = "labeler" if settings.labels else None
+    used = [role for role in LAST_USE if role != idle and (spec := getattr(settings, role)) and spec.on_hub]
     return {role: not stages.get(LAST_USE[role], {}).get("fingerprint") for role in used}
 
 

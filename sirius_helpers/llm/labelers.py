@@ -21,7 +21,7 @@ from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..models.batching import Batcher
 from ..prompts import Template, one_line, template_for
-from ..settings import Settings
+from ..settings import ModelSpec, Settings
 from .asking import closed_question
 from .questions import ClosedQuestion
 
@@ -41,7 +41,7 @@ class Labeler(Protocol):
 def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Labeler]:
     """The labeler that the settings ask for, its models in memory until the block ends."""
     asked = settings.labeler_kind == "llm"
-    by_examples = settings.second_labeler if asked else settings.labeler
+    by_examples = pooled_with(settings) if asked else settings.labeler
     with ExitStack() as models:
         labeler: Labeler | None = None
         if by_examples:
@@ -54,6 +54,11 @@ def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Lab
             labeler = Pool(labeler, llm, settings.second_weight) if labeler else llm
         assert labeler is not None
         yield labeler
+
+
+def pooled_with(settings: Settings) -> ModelSpec | None:
+    """The second labeler, where it has a say in an LLM's labels."""
+    return settings.second_labeler if settings.second_weight else None
 
 
 class Pool:
@@ -139,7 +144,7 @@ def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[ob
     common: list[object] = [settings.labeler_kind, settings.labeler.identity, shown]
     if settings.labeler_kind == "few-shot":
         return [*common, settings.few_shot_c]
-    second = settings.second_labeler
+    second = pooled_with(settings)
     pooled = second and [second.identity, settings.second_weight, settings.few_shot_c]
     asked = [asdict(label_prompt(taxonomy, settings)), settings.max_review_chars]
     return [*common, pooled, asked]

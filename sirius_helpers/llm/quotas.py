@@ -39,6 +39,12 @@ def copies_per_category(categories: Sequence[str]) -> dict[str, int]:
     return {name: min(rank, MOST_COPIES) for rank, name in enumerate(by_frequency, start=1)}
 
 
+def most_multiplied(categories: Sequence[str]) -> set[str]:
+    """The rarer half of the categories, in which an error is multiplied by most."""
+    copies = copies_per_category(categories)
+    return set(sorted(copies, key=lambda name: (-copies[name], name))[: len(copies) // 2])
+
+
 def plan(labels: pd.DataFrame, max_synthetic: int | None) -> list[Wanted]:
     """Everything to be made, rarest categories first, in each the first paraphrases of all before the second."""
     copies = copies_per_category(labels["category"].tolist())

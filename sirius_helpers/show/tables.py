@@ -8,7 +8,7 @@ Reads no file but predictions.csv and loads no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -21,7 +21,8 @@ from ..kinds import Json
 from ..llm.diversity import discriminability, diversity
 from ..llm.filters import bare
 from ..llm.judge import judge_report
-from ..llm.quotas import plan
+from ..llm.quotas import Wanted
+from ..review import contradicted
 from .html import Html, picture, table
 from .pictures import before_and_after, margins, reasons
 
@@ -56,6 +57,25 @@ def least_certain(labels: pd.DataFrame, n: int) -> Html:
     return drawn + table(rows, f"The {len(rows)} least certain labels")
 
 
+def rare(opinions: pd.DataFrame, labels: pd.DataFrame) -> Html:
+    """The labels that are multiplied most beside what else is said of their category, the contradicted ones first.
+
+    `opinions` and `labels` are what `review.opinions` and `review.review` return.
+    """
+    if opinions.empty:
+        return Html("<p>No second opinion on the rare labels: no second labeler, or no example phrases.</p>")
+    against, now = contradicted(opinions, labels), labels.set_index("id")
+    by_hand = now["category"][now["labeler"] == BY_HAND]
+    rows = pd.DataFrame({"id": opinions["id"], "review": opinions["text"], "category": opinions["category"]})
+    rows["P"], rows["learned from examples"] = opinions["probability"], opinions["other"]
+    rows["nearest phrase"] = opinions["nearest"] + ": " + opinions["phrase"]
+    rows["state"] = [f"by hand: {by_hand[i]}" if i in by_hand else "contradicted" * (i in against) for i in rows["id"]]
+    rows = rows.loc[:, ~(rows.isna() | (rows == "")).all()]  # imported labels have no probability, for example
+    rows = rows.sort_values(["state", "category"], ascending=[False, True], kind="stable")
+    caption = f"The {len(rows)} labels that are multiplied most: {len(against)} contradicted and not confirmed"
+    return table(rows, caption, {"P": ".2f"})
+
+
 def corrected(labels: pd.DataFrame) -> Html:
     """The labels that a person set right, after `review`."""
     by_hand = labels.loc[labels["labeler"] == BY_HAND, ["id", "text", "category"]]
@@ -85,9 +105,9 @@ def judge(judged: pd.DataFrame, draws: int) -> Html:
     return found if report["beats_chance"] else found + Html(warning)
 
 
-def quotas(labels: pd.DataFrame, kept: pd.DataFrame, refused: pd.DataFrame, max_synthetic: int | None) -> Html:
+def quotas(labels: pd.DataFrame, planned: Sequence[Wanted], kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     """By category: how augmentation made it grow; originals, texts wanted and kept, attempts refused."""
-    wanted = pd.Series([item.category for item in plan(labels, max_synthetic)], dtype=object)
+    wanted = pd.Series([item.category for item in planned], dtype=object)
     columns = {"originals": labels["category"], "wanted": wanted, "kept": kept["category"]}
     columns["refused attempts"] = refused["category"]
     counted = pd.DataFrame({name: values.value_counts() for name, values in columns.items()}).fillna(0).astype(int)

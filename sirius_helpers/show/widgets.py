@@ -20,6 +20,7 @@ from ..files.reviews import CORRECTIONS, correct, correct_new, corrected, read_l
 from ..files.runs import Run
 from ..files.tables import records_of
 from ..kinds import JsonView
+from ..review import contradicted, opinions, review
 from ..settings import Settings
 from .html import Html, note, text_block
 from .tables import NO_MARGINS, least_certain_rows, marked, pairs
@@ -41,15 +42,24 @@ PLAIN_REJECT = (
 
 
 def correct_labels(settings: Settings, right: Mapping[str, str], n: int) -> Widget | Html | None:
-    """Corrections by id, as `correct_new` makes them; then drop-downs for the `n` least certain labels, if any."""
+    """Corrections by id, as `correct_new` makes them; then drop-downs for at most `n` labels, if any.
+
+    First the contradicted ones of those that are multiplied most, then the least certain.
+    """
     correct_new(settings, right)
-    return drop_downs(settings, least_certain_rows(read_labels(Run(settings.folder)), n)) if n else None
+    if not n:
+        return None
+    labels = read_labels(Run(settings.folder))
+    against = contradicted(opinions(settings), review(settings))
+    rows = pd.concat([labels[labels["id"].isin(against)], least_certain_rows(labels, n)])
+    return drop_downs(settings, rows.drop_duplicates("id").head(n))
 
 
 def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
-    """A widget with a line for each row: a drop-down of the categories, set to what holds now, and the text.
+    """A widget with a line for each row: a drop-down of the categories, set to a person's choice so far, and the text.
 
-    `rows` have id, text, category and, where known, probabilities (a dictionary), which then stand beside the names.
+    Choosing the category that a review has confirms it. `rows` have id, text, category and, where known, probabilities
+    (a dictionary), which then stand beside the names.
     """
     if rows.empty:
         return Html(f"<p>There is nothing to correct here. {NO_MARGINS}</p>")
@@ -58,12 +68,13 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
     labels, given = labels_of(read_categories(settings.data)), corrected(settings)
 
     def line(row: JsonView) -> Widget:
-        chances, now = row.get("probabilities") or {}, given.get(row["id"], row["category"])
+        chances, chosen = row.get("probabilities") or {}, given.get(row["id"])
         options = [(f"{name}  {chances[name]:.2f}" if name in chances else name, name) for name in labels]
+        options = [(f"{shown} (now)" if name == row["category"] else shown, name) for shown, name in options]
         options.sort(key=lambda option: -chances.get(option[1], 0))
         choice = ipywidgets.Dropdown(
             options=options,
-            value=now if now in labels else None,  # a category may have been taken off the list since
+            value=chosen if chosen in labels else None,  # a category may have been taken off the list since
             layout={"width": "18em", "flex": "0 0 auto"},
         )
         box, attempt = _line(choice, escape(row["text"]))
