@@ -14,10 +14,10 @@ import json
 import numpy as np
 import pandas as pd
 
-from .encoder.classifier import Classifier, calibrated
+from .encoder.classifier import Classifier
 from .encoder.embedding import Linear, frozen_embeddings
 from .encoder.label_noise import doubtful_labels
-from .encoder.scores import ALL, HUMAN, ORIGINAL, calibration_error, coverage, scores_with_intervals
+from .encoder.scores import ALL, HUMAN, ORIGINAL, calibrated, calibration_error, coverage, scores_with_intervals
 from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically

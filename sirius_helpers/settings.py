@@ -167,6 +167,7 @@ class Settings:
     lora_dropout: Rate = 0.1
     weight_decay: Share = 0.01
     warmup_share: Share = 0.1  # of all steps
+    soft_labels: bool = True  # learn from the labels' probabilities, where the labeler gives them
     class_weight_power: Share = 0.5  # 0: no weights, 1: inverse frequency
     label_smoothing: Rate = 0.05
     patience: Count = 4  # epochs without a better weighted F1 before training stops

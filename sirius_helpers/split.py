@@ -1,6 +1,7 @@
 """Train, validation and test parts after augmentation: the reference's way and a leak-free one.
 
-Writes `split.csv` (text, category, source_id, synthetic, part). `test` is held out for the scores, `validation`
+Writes `split.csv` (text, category, source_id, synthetic, part, and p_<label>, the labels' probabilities where they are
+learned from). `test` is held out for the scores, `validation`
 picks the best checkpoint, so that no score is read from rows that chose the model. The categories' example phrases
 join the training part.
 
@@ -22,11 +23,24 @@ from sklearn.model_selection import train_test_split
 from .errors import UserError
 from .files.categories import Category, phrases, read_categories
 from .files.journal import read_records
-from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, leak_groups, read_csv, repeating, write_csv
+from .files.reviews import (
+    BY_HAND,
+    EXAMPLE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    leak_groups,
+    read_csv,
+    read_labels,
+    repeating,
+    write_csv,
+)
 from .files.runs import Run, digest, stage_mark
 from .kinds import Json
 from .review import review
 from .settings import Settings
+
+UNLIKELY = 0.05  # a category of less probability is not taught
 
 
 def split(settings: Settings) -> pd.DataFrame:
@@ -40,7 +54,8 @@ def split(settings: Settings) -> pd.DataFrame:
     shares = (settings.test_share, settings.validation_share)
     options = [settings.split, shares, settings.near_duplicate, settings.seed]
     taxonomy = read_categories(settings.data)
-    mark = stage_mark("split", [digest(path) for path in inputs], phrases(taxonomy), options)
+    chances = soft_labels(read_labels(run), labels) if settings.soft_labels else pd.DataFrame()
+    mark = stage_mark("split", [digest(path) for path in inputs], phrases(taxonomy), options, chances.to_csv())
     if not run.is_finished("split", mark):
         with run.stage("split", mark, ["split.csv"]):
             table = joined(labels, read_records(inputs[1]))
@@ -50,7 +65,8 @@ def split(settings: Settings) -> pd.DataFrame:
                 groups = leak_groups(table, settings.near_duplicate)
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
             _tell_what_is_not_held_out(table)
-            write_csv(run.path("split.csv"), with_examples(table, taxonomy, settings.near_duplicate))
+            rows = with_examples(table, taxonomy, settings.near_duplicate)
+            write_csv(run.path("split.csv"), rows.join(chances, on="source_id"))
     return read_csv(run.path("split.csv"))
 
 
@@ -69,6 +85,16 @@ def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
     made = pd.DataFrame(fitting, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
+
+
+def soft_labels(given: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The probabilities of each label that nobody set by hand: by id, a column p_<label> for each category.
+
+    `given` is what the labeler said, `labels` what holds now. Probabilities below 5 % count as none.
+    """
+    kept = given[(labels["labeler"] != BY_HAND).to_numpy() & given["probabilities"].notna().to_numpy()]
+    rows = pd.DataFrame(kept["probabilities"].tolist(), index=kept["id"]).add_prefix("p_")
+    return rows.where(rows >= UNLIKELY, 0).round(2)  # what a batch of another shape changes is far below
 
 
 def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
@@ -18,8 +19,9 @@ from peft import PeftModel
 from torch import nn
 
 from .encoder import trainer
-from .encoder.classifier import SPREAD, Classifier, config_of, fit_temperature, new_model, save
+from .encoder.classifier import Classifier, config_of, new_model, save
 from .encoder.embedding import Linear, fit_linear, frozen_embeddings, token_ids
+from .encoder.scores import SPREAD, fit_temperature
 from .encoder.trainer import class_weights, history_of, new_trainer, train_on
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
@@ -59,7 +61,10 @@ def train(settings: Settings) -> pd.DataFrame:
                 "learn. Look at the labels, correct some in corrections.csv, or add reviews to train.csv."
             )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
-        linear = fit_linear(vectors, rows["category"], labels, settings.baseline_c)
+        targets = targets_of(rows, labels)
+        row, label = targets.nonzero()  # a review of two possible categories counts for both, as far as it may be each
+        names = [labels[i] for i in label]
+        linear = fit_linear(vectors[row], names, labels, settings.baseline_c, targets[row, label])
         history = _fit(table, labels, linear, settings, run, work)
         facts["revision"] = settings.classifier.revision
         write_csv(run.path("history.csv"), history)
@@ -77,6 +82,17 @@ def best_epoch(history: pd.DataFrame) -> Json:
 def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
     """What the temperature is fitted on: originals, as a user has them, of the validation part."""
     return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
+
+
+def targets_of(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
+    """What each row of split.csv teaches, (rows, labels): its label's probabilities, or else its category alone."""
+    found: np.ndarray = (rows["category"].to_numpy()[:, None] == np.array(labels, dtype=object)).astype(float)
+    columns = [f"p_{name}" for name in labels]
+    if set(columns) <= set(rows):
+        given = rows[columns].to_numpy(dtype=float)
+        known = given.sum(axis=1) > 0  # not a number where there are none
+        found[known] = given[known] / given[known].sum(axis=1, keepdims=True)
+    return found
 
 
 def start_head(head: nn.Module, linear: Linear) -> None:
@@ -130,7 +146,7 @@ def _fit(
 
 def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
     ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
-    return [{"input_ids": x, "labels": labels.index(name)} for x, name in zip(ids, rows["category"], strict=True)]
+    return [{"input_ids": x, "labels": y} for x, y in zip(ids, targets_of(rows, labels).tolist(), strict=True)]
 
 
 def _temperature(

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from sirius_helpers.encoder.classifier import calibrated, fit_temperature
-from sirius_helpers.encoder.scores import calibration_error, coverage, reliability
+from sirius_helpers.encoder.scores import calibrated, calibration_error, coverage, fit_temperature, reliability
 
 
 def softmax(logits):

@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 def test_every_stages_files_are_there(run):
     assert not [name for name in MADE_BY if not (run / name).exists()]
     stages = json.loads((run / "run.json").read_text(encoding="utf-8"))["stages"]
-    assert list(stages) == ["label", "review", "augment", "split", "train", "evaluate", "predict"]
+    assert list(stages) == ["label", "review", "opinions", "augment", "split", "train", "evaluate", "predict"]
 
 
 def test_the_submission_has_a_valid_category_for_each_test_row(run):

@@ -10,7 +10,8 @@ from tiny_models import tiny_roberta
 from tqdm.std import tqdm
 
 from sirius_helpers import predict as prediction
-from sirius_helpers.encoder.classifier import Classifier, calibrated, new_model, save
+from sirius_helpers.encoder.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.scores import calibrated
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.reviews import read_texts
 from sirius_helpers.files.runs import Run

@@ -10,8 +10,9 @@ from tiny_models import tiny_roberta
 
 from sirius_helpers import train as training
 from sirius_helpers.encoder import trainer
-from sirius_helpers.encoder.classifier import Classifier, fit_temperature, new_model
+from sirius_helpers.encoder.classifier import Classifier, new_model
 from sirius_helpers.encoder.embedding import Linear, fit_linear
+from sirius_helpers.encoder.scores import fit_temperature
 from sirius_helpers.encoder.trainer import class_weights, new_trainer
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.runs import Run

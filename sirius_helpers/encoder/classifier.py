@@ -1,4 +1,4 @@
-"""The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved, loaded, calibrated.
+"""The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved and loaded.
 
 A saved adapter is a folder of safetensors and JSON: no pickle. Knows nothing of stages or tables.
 
@@ -19,8 +19,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from torch import nn
 from tqdm.std import tqdm
 from transformers import AutoModel, BatchEncoding, PreTrainedModel
@@ -35,7 +33,6 @@ from ..settings import ModelSpec, Settings, compute_dtype
 from .embedding import mean_pooled, run_rows
 
 WEIGHTS = "adapter_model.safetensors"
-SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outweigh it, a handful does not
 
 
 class MeanPoolClassifier(nn.Module):
@@ -156,31 +153,6 @@ class Classifier:
 
     def __exit__(self, *_: object) -> None:
         release(self.model)
-
-
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature under which the truth is most likely (Guo et al. 2017, arXiv:1706.04599).
-
-    `truth` holds column numbers. A weak prior around 1 keeps a handful of right answers from claiming certainty;
-    without any rows the temperature is 1. Which label is the most probable never changes.
-    """
-
-    def loss(log_temperature: float) -> float:
-        scaled = _log_scaled(probabilities, np.exp(log_temperature))
-        return (log_temperature / SPREAD) ** 2 / 2 - float(scaled[np.arange(len(truth)), truth].sum())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
-    scaled: np.ndarray = np.exp(_log_scaled(probabilities, temperature))
-    return scaled
-
-
-def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
-    return scaled
 
 
 def _load_encoder(spec: ModelSpec, device: str, max_tokens: int) -> PreTrainedModel:

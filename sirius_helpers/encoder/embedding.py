@@ -117,18 +117,29 @@ class Linear:
 
 
 def logistic_regression(
-    vectors: np.ndarray, categories: Iterable[str], c: float, class_weight: str | None = None
+    vectors: np.ndarray,
+    categories: Iterable[str],
+    c: float,
+    class_weight: str | None = None,
+    weights: np.ndarray | None = None,
 ) -> LogisticRegression:
     """scikit-learn's model of the categories, with inverse regularisation `c`; also the few-shot labeler's."""
-    return LogisticRegression(C=c, class_weight=class_weight, max_iter=2_000).fit(vectors, list(categories))
+    model = LogisticRegression(C=c, class_weight=class_weight, max_iter=2_000)
+    return model.fit(vectors, list(categories), sample_weight=weights)
 
 
-def fit_linear(vectors: np.ndarray, categories: Iterable[str], labels: Sequence[str], c: float) -> Linear:
-    """A logistic regression over all labels.
+def fit_linear(
+    vectors: np.ndarray,
+    categories: Iterable[str],
+    labels: Sequence[str],
+    c: float,
+    weights: np.ndarray | None = None,
+) -> Linear:
+    """A logistic regression over all labels; `weights` (rows,) say how much each row counts.
 
     A label without a row gets no weights and a bias below all others: it is possible, and never the answer.
     """
-    model = logistic_regression(vectors, categories, c)
+    model = logistic_regression(vectors, categories, c, weights=weights)
     found, biases = model.coef_, model.intercept_
     if len(found) == 1:  # two classes: scikit-learn keeps one row, for the second
         found, biases = np.vstack([-found, found]) / 2, np.array([-biases[0], biases[0]]) / 2

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from scipy.sparse import coo_array
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 from ..kinds import Json
@@ -22,6 +24,7 @@ SCORES = {"weighted_f1": "weighted F1", "macro_f1": "macro F1", "accuracy": "acc
 ALL, ORIGINAL, HUMAN = "all held-out", "held-out originals", "human labels"  # which rows
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10
+SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outweigh it, a handful does not
 
 
 def scores_with_intervals(
@@ -79,6 +82,31 @@ def _scores(counts: np.ndarray) -> dict[str, np.ndarray]:
         "f1": f1,
         "support": support,
     }
+
+
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature under which the truth is most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    `truth` holds column numbers. A weak prior around 1 keeps a handful of right answers from claiming certainty;
+    without any rows the temperature is 1. Which label is the most probable never changes.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = _log_scaled(probabilities, np.exp(log_temperature))
+        return (log_temperature / SPREAD) ** 2 / 2 - float(scaled[np.arange(len(truth)), truth].sum())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
+    scaled: np.ndarray = np.exp(_log_scaled(probabilities, temperature))
+    return scaled
+
+
+def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
+    return scaled
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:

@@ -59,13 +59,15 @@ def class_weights(categories: pd.Series, labels: list[str], power: float) -> tor
 def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
     """A batch's share of the mean cross-entropy over a step's rows, as the Trainer calls it, where the outputs lie.
 
-    The Trainer adds up what the accumulated batches of a step give.
+    Targets are probabilities, (batch, labels). The Trainer counts each of them as an item, and adds up what the
+    accumulated batches of a step give.
     """
-    entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing)
+    entropy = nn.CrossEntropyLoss(weight=weights, label_smoothing=label_smoothing, reduction="none")
 
     def loss(outputs: Any, target: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        mean: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
-        return mean * len(target) / num_items_in_batch
+        rows: torch.Tensor = entropy.to(outputs.logits.device)(outputs.logits, target)
+        mean = rows.sum() / (target @ weights.to(target.device)).sum()
+        return mean * target.numel() / num_items_in_batch
 
     return loss
 
@@ -78,17 +80,14 @@ def new_trainer(
     work: Path,
     settings: Settings,
 ) -> Trainer:
-    """A Trainer over the rows of both parts, as token ids and labels' numbers; checkpoints go to `work`."""
+    """A Trainer over the rows of both parts, as token ids and labels' probabilities; checkpoints go to `work`."""
     steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
     dtype = compute_dtype(settings.device)
     processes = PartialState(cpu=settings.device == "cpu").num_processes  # 1, unless several were launched
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
-        guess = np.asarray(prediction.predictions).argmax(-1)
-        found = {
-            f"{kind}_f1": f1_score(prediction.label_ids, guess, average=kind, zero_division=0)
-            for kind in ("weighted", "macro")
-        }
+        guess, truth = (np.asarray(rows).argmax(-1) for rows in (prediction.predictions, prediction.label_ids))
+        found = {f"{kind}_f1": f1_score(truth, guess, average=kind, zero_division=0) for kind in ("weighted", "macro")}
         done = trainer.state.epoch / settings.epochs
         # Until then the later epoch counts as the better one: it is not kept later, and patience is not used up.
         return found | {"choice": found["weighted_f1"] if done > MIN_EPOCH_SHARE else done - 1}

@@ -62,7 +62,7 @@ READS = {
     "review": ("labels.jsonl", "corrections.csv"),
     "opinions": ("labels.jsonl", _CATEGORIES),
     "augment": ("labels.jsonl", "opinions.csv", "judge_control.csv"),
-    "split": ("labels.csv", "synthetic.jsonl", _CATEGORIES),
+    "split": ("labels.jsonl", "labels.csv", "synthetic.jsonl", _CATEGORIES),
     "train": ("split.csv", _CATEGORIES),
     "evaluate": ("adapter", "split.csv", "history.csv", "labels.csv", "human_labels.csv", _CATEGORIES),
     "predict": ("adapter", "test.csv"),
@@ -75,7 +75,7 @@ USES = {
     "augment": "writer prompts.paraphrase prompts.judge seed temperature top_p max_new_tokens max_review_chars "
     "judge_temperature judge_draws prior_correction min_chars min_length_ratio max_length_ratio length_slack "
     "min_cyrillic max_repeated leak_words max_copy_similarity max_synthetic max_attempts multiply_contradicted",
-    "split": "split test_share validation_share near_duplicate seed",
+    "split": "soft_labels split test_share validation_share near_duplicate seed",
     "train": "classifier seed epochs learning_rate batch_size accumulation lora_targets lora_rank lora_alpha "
     "lora_dropout weight_decay warmup_share class_weight_power label_smoothing patience max_tokens baseline_c",
     # The model card names some of them.

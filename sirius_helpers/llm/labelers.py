@@ -16,6 +16,8 @@ from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from ..encoder.embedding import embed, logistic_regression
+from ..encoder.label_noise import out_of_fold
+from ..encoder.scores import calibrated, fit_temperature
 from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
 from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
@@ -115,7 +117,10 @@ def label_prompt(taxonomy: list[Category], settings: Settings) -> Template:
 
 
 class FewShotLabeler:
-    """Probabilities from a logistic regression on the embeddings of each category's example phrases."""
+    """Probabilities from a logistic regression on the embeddings of each category's example phrases.
+
+    They are calibrated on phrases that the model did not learn from.
+    """
 
     def __init__(
         self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, prefix: str, settings: Settings
@@ -123,14 +128,19 @@ class FewShotLabeler:
         self.model, self.tokenizer = model, tokenizer
         self.prefix, self.batcher = prefix, Batcher(settings.tokens_per_batch)
         known, names = zip(*phrases(taxonomy), strict=True)
-        self.head = logistic_regression(self._embedded(known), names, settings.few_shot_c, class_weight="balanced")
-        self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
+        vectors = self._embedded(known)
+        self.head = logistic_regression(vectors, names, settings.few_shot_c, class_weight="balanced")
+        labels = labels_of(taxonomy)
+        self.columns = [list(self.head.classes_).index(name) for name in labels]
+        # The phrases are few and the regularisation is strong: as it comes, it is far less sure than it is right.
+        unseen = out_of_fold(vectors, names, np.arange(len(names)), labels, settings.few_shot_c, settings.seed)
+        self.temperature = fit_temperature(unseen, np.array([labels.index(name) for name in names]))
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch."""
 
         def classify(batch: Sequence[int], vectors: np.ndarray) -> None:
-            on_batch(batch, self.head.predict_proba(vectors)[:, self.columns])
+            on_batch(batch, calibrated(self.head.predict_proba(vectors)[:, self.columns], self.temperature))
 
         self._embedded(texts, classify)
 
