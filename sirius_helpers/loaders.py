@@ -31,13 +31,12 @@ from transformers import (
 )
 from transformers.utils import logging as progress_bars
 
-from .embedded.folders import SOURCES, model_folder
 from .errors import UserError, is_out_of_memory, refusal
 from .kinds import LanguageModel, Tokenizer
 from .models import hub
 from .models.batching import free_memory
 from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
-from .settings import ModelSpec
+from .settings import EMBEDDED, ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
@@ -75,7 +74,11 @@ def local_name(spec: ModelSpec, weights: bool = False) -> str:
     if spec.on_hub:
         with quiet(bars=weights):
             return str(hub.fetch(hub.source_of(spec), weights))
-    return str(model_folder(spec.name)) if spec.name in SOURCES else spec.name
+    if spec.name not in EMBEDDED:
+        return spec.name
+    from .embedded.folders import model_folder  # for CPUs alone
+
+    return str(model_folder(spec.name))
 
 
 def load_config(spec: ModelSpec, causal: bool | None = None) -> PretrainedConfig:
@@ -120,7 +123,7 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
     if device != "cpu" or packed:
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    with _clear_errors(spec), quiet(bars=spec.name not in SOURCES and device != "meta"):
+    with _clear_errors(spec), quiet(bars=spec.name not in EMBEDDED and device != "meta"):
         if device != "meta":
             check_fits(auto_class, spec, device)
         # Other shapes are reported, with all the rest, instead of raised.

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import UserError
 from .files.decoding import read_toml
 from .kinds import Json, JsonView, Tokenizer
+from .models.text_tokens import markers
 
 FILE = "prompts.toml"
 REVIEW = "review"
@@ -248,8 +249,6 @@ def answer_end(tokenizer: Tokenizer, chat: bool) -> str | None:
     """What an answer ends with: the line for a base model, in a chat the token that the template closes a turn with."""
     if not chat:
         return "\n"
-    from .models.text_tokens import markers  # it alone needs transformers
-
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SLOT}]
     with suppress(Exception):  # the end token will do
         behind = _rendered(tokenizer, turns, False).rpartition(_SLOT)[2].lstrip()

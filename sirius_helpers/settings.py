@@ -23,7 +23,6 @@ from pydantic.dataclasses import dataclass
 
 from .errors import UserError
 from .kinds import Json
-from .prompts import FOR_A_BASE_MODEL, read_prompts
 
 PACKAGE = Path(str(files(__package__)))
 BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
@@ -219,6 +218,8 @@ def t4() -> Json:
 
 def cpu() -> Json:
     """Profile for a machine without a GPU: embedded weights, a capped number of synthetic reviews."""
+    from .prompts import FOR_A_BASE_MODEL
+
     return {
         "profile": "cpu",
         "device": "cpu",
@@ -300,6 +301,8 @@ def settings_for(
     is one, and from `changes` before that; a profile's own come last. Relative paths are taken from the current folder
     and, where nothing is there, from the project's. An unknown name in `changes` is an error.
     """
+    from .prompts import read_prompts  # most stages need no prompts
+
     values, reason = choose_profile(profile)
     known = {f.name for f in dataclasses.fields(Settings)}
     unknown = sorted(set(changes) - known)

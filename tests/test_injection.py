@@ -15,9 +15,8 @@ from sirius_helpers.label import label
 from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
 from sirius_helpers.llm.labelers import LlmLabeler, label_question
-from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models.text_tokens import TextTokens, markers
+from sirius_helpers.models.text_tokens import PromptTokens, TextTokens, markers
 from sirius_helpers.prompts import one_line
 from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings, settings_for
 

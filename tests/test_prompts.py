@@ -5,7 +5,7 @@ import pytest
 from tiny_models import CHATML, NO_SYSTEM, OWN_SYSTEM, SWITCHED, THINKING, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.llm.tokens import PromptTokens
+from sirius_helpers.models.text_tokens import PromptTokens
 from sirius_helpers.prompts import PROMPTS, Template, answer_end, split_prompt, template_for
 from sirius_helpers.settings import settings_for
 

@@ -19,13 +19,13 @@ from ..errors import UserError
 from ..files.journal import Journal
 from ..kinds import Json, JsonView, LanguageModel, Prompt, Tokenizer
 from ..models.batching import Batcher, progress
+from ..models.text_tokens import PromptTokens
 from ..prompts import one_line, split_prompt, template_for
 from ..settings import Settings
 from .filters import bare, cleaned, first_reason, word_runs
 from .judge import judge_question, p_yes, verdicts
 from .quotas import Wanted
 from .sampler import sampler_of
-from .tokens import PromptTokens
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
 ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"

@@ -6,7 +6,7 @@ with loaded_labeler(taxonomy, settings) as labeler:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Protocol
@@ -15,15 +15,13 @@ import numpy as np
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
-from ..encoder.embedding import embed, logistic_regression
 from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
-from ..kinds import LanguageModel, OnBatch, Tokenizer
+from ..kinds import Json, LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..models.batching import Batcher
 from ..prompts import Template, one_line, template_for
 from ..settings import Settings
-from .asking import closed_question
-from .questions import ClosedQuestion
+from .questions import ClosedQuestion, closed_question
 
 SHOTS = 2  # example turns of each category
 UNSEEN = 4  # phrases of each category that tell how the model leans
@@ -115,10 +113,12 @@ class FewShotLabeler:
     def __init__(
         self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, prefix: str, settings: Settings
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.prefix, self.batcher = prefix, Batcher(settings.tokens_per_batch)
+        from ..encoder.embedding import embed, logistic_regression  # the LLM's labeler does without
+
+        options: Json = {"prefix": prefix, "batcher": Batcher(settings.tokens_per_batch)}
+        self.embed: Callable[..., np.ndarray] = lambda texts, **more: embed(texts, model, tokenizer, **options, **more)
         known, names = zip(*phrases(taxonomy), strict=True)
-        self.head = logistic_regression(self._embedded(known), names, settings.few_shot_c, class_weight="balanced")
+        self.head = logistic_regression(self.embed(known), names, settings.few_shot_c, class_weight="balanced")
         self.columns = [list(self.head.classes_).index(name) for name in labels_of(taxonomy)]
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
@@ -127,10 +127,7 @@ class FewShotLabeler:
         def classify(batch: Sequence[int], vectors: np.ndarray) -> None:
             on_batch(batch, self.head.predict_proba(vectors)[:, self.columns])
 
-        self._embedded(texts, classify)
-
-    def _embedded(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
-        return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher, on_batch=on_batch)
+        self.embed(texts, on_batch=classify)
 
 
 def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[object]:
