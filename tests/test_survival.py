@@ -1,4 +1,4 @@
-"""Whole runs that are killed, damaged, doubled and starved (tests/soak.py does it), and what a change makes stale."""
+"""Whole runs that are killed, damaged, doubled and starved (tests/soak/ does it), and what a change makes stale."""
 
 import json
 import os
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("quick")
 @pytest.fixture(scope="module")
 def faults():
     """What became of the faults: name -> (times done, problems)."""
-    command = [sys.executable, "tests/soak.py", "--short"]
+    command = [sys.executable, "-m", "soak.soak", "--short"]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=PROJECT / "tests", env=environment, capture_output=True, text=True)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert lines, result.stderr
     return {line["fault"]: (line["times"], line["problems"]) for line in lines}
