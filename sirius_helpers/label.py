@@ -89,17 +89,8 @@ def _imported(missing: pd.DataFrame, source: Path, settings: Settings, taxonomy:
             f"{source} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
             f"the first being {absent['text'].iloc[0][:60]!r}. Add rows for them, or leave LABELS empty."
         )
-    return [
-        {
-            "id": row["id"],
-            "text": row["text"],
-            "category": given[normalised(row["text"])],
-            "probabilities": None,
-            "margin": None,
-            "labeler": f"imported:{source.name}",
-        }
-        for row in missing.to_dict("records")
-    ]
+    rest = {"probabilities": None, "margin": None, "labeler": f"imported:{source.name}"}
+    return [review | {"category": given[normalised(review["text"])]} | rest for review in records_of(missing)]
 
 
 def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:

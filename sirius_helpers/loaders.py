@@ -35,7 +35,7 @@ from .errors import UserError, is_out_of_memory, refusal
 from .kinds import LanguageModel, Tokenizer
 from .models import hub
 from .models.batching import free_memory
-from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
+from .models.checks import check_config, check_report, check_tokenizer, pad_token
 from .settings import EMBEDDED, ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
@@ -100,11 +100,6 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
         if (padding := pad_token(spec.name, tokenizer, config)) != tokenizer.pad_token:
             tokenizer.pad_token = padding
         return tokenizer
-
-
-def is_causal_lm(spec: ModelSpec) -> bool:
-    """Whether a model writes text, by its configuration; an encoder does not."""
-    return writes_text(load_config(spec))
 
 
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:

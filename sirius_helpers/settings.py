@@ -25,7 +25,7 @@ from .errors import UserError
 from .kinds import Json
 
 PACKAGE = Path(str(files(__package__)))
-BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
+BUNDLED = PACKAGE / "data"  # taxonomy, prompts and control texts for a data folder without its own
 _NOTEBOOK = "notebooks/sirius_pipeline.ipynb"
 # The checkout that the package stands in; the current folder where a wheel was installed elsewhere.
 PROJECT = next((folder for folder in PACKAGE.resolve().parents if (folder / _NOTEBOOK).exists()), Path.cwd())
@@ -182,12 +182,6 @@ class Settings:
     def folder(self) -> Path:
         """Where this run's files lie."""
         return self.checkpoints / self.run
-
-    def as_dict(self) -> Json:
-        """The settings as plain JSON values."""
-        return {
-            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
-        }
 
 
 def t4() -> Json:

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -255,7 +255,7 @@ def begin(settings: Settings) -> Run:
         profile=settings.profile,
         profile_reason=settings.profile_reason,
         seed=settings.seed,
-        settings=settings.as_dict(),
+        settings=asdict(settings),
         models={role: vars(spec) | SOURCES.get(spec.name, {}) for role, spec in models.items()},
         versions={"sirius": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import softmax
@@ -26,13 +26,7 @@ from .questions import ClosedQuestion, closed_question
 SHOTS = 2  # example turns of each category
 UNSEEN = 4  # phrases of each category that tell how the model leans
 TINY = 1e-9  # a probability of 0 would forbid what the other labeler says
-
-
-class Labeler(Protocol):
-    """Gives probabilities of every category, a batch at a time."""
-
-    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
-        """Label the texts; every finished batch goes to `on_batch`."""
+Labeler: TypeAlias = Callable[[Sequence[str], OnBatch], None]  # hands over the probabilities of each finished batch
 
 
 @contextmanager
@@ -41,17 +35,16 @@ def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Lab
     asked = settings.labeler_kind == "llm"
     by_examples = settings.second_labeler if asked else settings.labeler
     with ExitStack() as models:
-        labeler: Labeler | None = None
+        labelers: list[Labeler] = []
         if by_examples:
             need_examples(taxonomy, settings.data)
             loaded = models.enter_context(encoder(by_examples, settings.device))
-            labeler = FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings)
+            labelers.append(FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings))
         if asked:
             language_model = models.enter_context(causal_lm(settings.labeler, settings.device, "labeler"))
-            llm = LlmLabeler(taxonomy, *language_model, settings)
-            labeler = Pool(labeler, llm, settings.second_weight) if labeler else llm
-        assert labeler is not None
-        yield labeler
+            labelers.append(LlmLabeler(taxonomy, *language_model, settings))
+        first, *then = labelers
+        yield Pool(first, then[0], settings.second_weight) if then else first
 
 
 class Pool:

@@ -79,11 +79,7 @@ def _speller(tokenizer: Tokenizer) -> Tokenizer:
 def _ids(tokenizer: Tokenizer, texts: Sequence[str], options: Any) -> list[tuple[list[int], list[int]]]:
     """Of each text its ids, and 1 for those that the tokenizer put around it."""
     found = tokenizer(
-        list(texts),
-        split_special_tokens=True,
-        return_special_tokens_mask=True,
-        return_attention_mask=False,
-        **options,
+        list(texts), split_special_tokens=True, return_special_tokens_mask=True, return_attention_mask=False, **options
     )
     return list(zip(found["input_ids"], found["special_tokens_mask"], strict=True))
 
