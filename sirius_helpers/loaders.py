@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,11 +62,9 @@ def causal_lm(spec: ModelSpec, device: str, role: str = "writer") -> Iterator[tu
         yield model, tokenizer
 
 
-@contextmanager
-def encoder(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
+def encoder(spec: ModelSpec, device: str) -> AbstractContextManager[tuple[PreTrainedModel, Tokenizer]]:
     """A bidirectional encoder without a head, and its tokenizer."""
-    with _loaded(AutoModel, spec, device) as loaded:
-        yield loaded
+    return _loaded(AutoModel, spec, device)
 
 
 def local_name(spec: ModelSpec, weights: bool = False) -> str:
