@@ -35,7 +35,7 @@ def label(settings: Settings) -> pd.DataFrame:
     if run.is_finished("label", mark):
         print(f"label: all {len(train)} reviews were labelled earlier; reused.")
         return pd.DataFrame(read_records(run.path("labels.jsonl")))
-    with run.stage("label", mark, ["labels.jsonl"]) as facts:
+    with run.stage("label", mark) as facts:
         journal = Journal(run.path("labels.jsonl"), labeler)
         if journal.set_aside:
             print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")

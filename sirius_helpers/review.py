@@ -24,7 +24,7 @@ def review(settings: Settings) -> pd.DataFrame:
     names = by_any_name(read_categories(settings.data)) if corrections.exists() else None
     mark = stage_mark("review", digest(source), digest(corrections), names)
     if not run.is_finished("review", mark):
-        with run.stage("review", mark, ["labels.csv"]):
+        with run.stage("review", mark):
             labels = read_labels(run)[["id", "text", "category", "labeler"]]
             right = labels["id"].map(corrected(settings))
             labels.loc[right.notna(), "category"] = right.dropna()

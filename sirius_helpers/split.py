@@ -42,7 +42,7 @@ def split(settings: Settings) -> pd.DataFrame:
     taxonomy = read_categories(settings.data)
     mark = stage_mark("split", [digest(path) for path in inputs], phrases(taxonomy), options)
     if not run.is_finished("split", mark):
-        with run.stage("split", mark, ["split.csv"]):
+        with run.stage("split", mark):
             table = joined(labels, read_records(inputs[1]))
             if settings.split == "seed":
                 table["part"] = seed_parts(table["category"].tolist(), *shares, settings.seed)

@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -190,16 +190,21 @@ class Run:
         return done
 
     @contextmanager
-    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
+    def stage(self, name: str, fingerprint: str) -> Iterator[Json]:
         """Time a stage and, when its block ends well, record it with its files' hashes.
 
-        Those are the files that it wrote and, as they were when it began, those that it read. Nobody else works in the
-        folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
+        Those are the files that it writes and, as they were when it began, those that it reads. Nobody else works in
+        the folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
         """
         with run_lock(self.folder), writing(self.folder):
             before, read = self.memory["stages"].get(name), self.read_by(name)
             if before is None:  # no content of its files is what it writes when it finishes
-                never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
+                never = {
+                    "fingerprint": None,
+                    "seconds": 0.0,
+                    "finished": "not yet",
+                    "files": dict.fromkeys(WRITES[name]),
+                }
                 self._record(name, never)
             elif before["fingerprint"] not in (None, fingerprint):
                 then = EARLIER | before.get("read", {})
@@ -222,7 +227,7 @@ class Run:
                 "seconds": round(time.perf_counter() - start, 1),
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "read": read,
-                "files": {file: digest(self.path(file)) for file in files},
+                "files": {file: digest(self.path(file)) for file in WRITES[name]},
             }
             self._record(name, facts | peak_memory() | done)
 
