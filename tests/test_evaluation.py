@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.encoder.scores import ALL, ORIGINAL, calibration_error
 from sirius_helpers.evaluate import evaluate, human_rows, leak_report, worst_errors
 from sirius_helpers.files.runs import WRITES, Run, begin, digest
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.train import train
 
 
@@ -76,7 +77,7 @@ def trained(settings, tmp_path):
     labels = table[~table["synthetic"]].rename(columns={"source_id": "id"}).assign(labeler="imported:mine.csv")
     labels[["id", "text", "category", "labeler"]].to_csv(run.path("labels.csv"), index=False)
     changes = {"classifier": ModelSpec(str(tmp_path / "roberta")), "epochs": 2, "max_tokens": 64, "bootstrap": 50}
-    settings = Settings(**{**vars(settings), **changes, "split": "seed", "near_duplicate": 99})
+    settings = replace(settings, **changes, split="seed", near_duplicate=99)
     begin(settings)
     train(settings)
     return settings

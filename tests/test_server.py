@@ -4,6 +4,7 @@ import json
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -22,7 +23,7 @@ from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.llm.questions import ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import llama_server
@@ -201,7 +202,7 @@ def served(settings, tmp_path):
     def at(address):
         there = ModelSpec(str(tmp_path / "tiny"), chat=True, server=address, server_requests=4)
         changes = {"labeler": there, "writer": there, "labeler_kind": "llm", "tokens_per_batch": 150}
-        return Settings(**{**vars(settings), **changes, "prior_correction": False})
+        return replace(settings, **changes, prior_correction=False)
 
     return model, at
 

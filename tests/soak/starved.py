@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 from psutil import Process
 from soak.lives import DONE, REFUSED, in_fork, save_models, settings_on
-from tiny_models import tiny_roberta
+from tiny_models import saved, tiny_roberta
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen2Model, RobertaModel
 
@@ -96,8 +96,7 @@ def too_large_a_model(settings: Settings) -> Iterator[str]:
     spec = ModelSpec(str(settings.data.parent / "large"))
 
     def make(_) -> None:
-        for part in tiny_roberta(hidden_size=512, intermediate_size=16_384):
-            part.save_pretrained(spec.name)
+        saved(spec.name, tiny_roberta(hidden_size=512, intermediate_size=16_384))
 
     def load(_) -> None:
         with encoder(spec, "cpu"):
@@ -167,8 +166,7 @@ def smaller(calls: list[int]) -> Iterator[str]:
 
 def save_hungry(folder: Path) -> None:
     """A classifier of little weight whose batches need much memory."""
-    for part in tiny_roberta(intermediate_size=8_192):
-        part.save_pretrained(folder / "classifier")
+    saved(folder / "classifier", tiny_roberta(intermediate_size=8_192))
 
 
 def put_adapter(settings: Settings) -> None:
