@@ -4,7 +4,7 @@ The fixed beginning of the prompt is encoded once and shared by all texts. After
 tree of all answers, under a mask that keeps the branches apart. Knows prompts, tokens and models; not what an answer
 means.
 
-    question = closed_question(template, settings.writer, ["yes", "no"], model, tokenizer, settings)
+    question = closed_question(template, settings.writer, ["yes", "no"], model, tokenizer, settings, prior_texts=())
     question = ClosedQuestion(model, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
     log_probs = question.log_probs(["Сапоги промокают"])                 # (texts, answers)
 """
