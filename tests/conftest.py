@@ -4,6 +4,8 @@ import gc
 import os
 import resource
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+from threading import Thread
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -87,6 +89,22 @@ def poison(tmp_path):
 
     yield Poison()
     assert not (tmp_path / "was run").exists()
+
+
+@contextmanager
+def answering(handler, **facts):
+    """A web server on this machine until the block ends; the handler finds the facts in `self.server`."""
+    handler.log_message = lambda *_: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    vars(server).update(facts)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def closed_question(
 ) -> ClosedQuestion:
     """A prompt, filled with `values`, and the answers, each ended as `spec` ends it.
 
-    A base model goes on behind the prompt's colon with a blank.
+    A base model goes on after the prompt's colon, with a blank.
     """
     prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
     return question_to(
@@ -234,7 +234,7 @@ class AnswerTree:
 def lay_out(
     prompts: Sequence[Prompt], tree: AnswerTree, prefix: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One prompt a row, the tree right behind it, then padding.
+    """One prompt per row, the tree right after it, then padding.
 
     Returns ids and positions (rows, tokens), what each token sees (rows, tokens, prefix + tokens), and the
     scored places (rows, scored nodes) as indices into the flattened rows.
@@ -264,9 +264,9 @@ class _PrefixLayer(DynamicLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.keys is None or self.values is None:
             return super().update(key_states, value_states)
-        return _behind(self.keys, key_states), _behind(self.values, value_states)
+        return _after(self.keys, key_states), _after(self.values, value_states)
 
 
-def _behind(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """The new ones of each row behind the ones that all rows share."""
+def _after(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The new ones of each row after the ones that all rows share."""
     return torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2)

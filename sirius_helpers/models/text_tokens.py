@@ -96,7 +96,7 @@ class PromptTokens:
             raise UserError("the part of a prompt before the text is empty; put what is fixed there.")
         start = max((stop for _, stop in _marker_places(tokenizer, prefix)), default=0)
         stop = min((start for start, _ in _marker_places(tokenizer, tail)), default=len(tail))
-        self.text_tokens, self.before, self.behind = TextTokens(tokenizer), prefix[start:], tail[:stop]
+        self.text_tokens, self.before, self.after = TextTokens(tokenizer), prefix[start:], tail[:stop]
         self.first_ids, self.last_ids = encode(tokenizer, prefix[:start]), encode(tokenizer, tail[stop:])
         self.prefix_ids = encode(tokenizer, prefix)
         for probe in ("а 1.\nA ", " а"):
@@ -109,7 +109,7 @@ class PromptTokens:
 
     def with_text(self, text: str) -> tuple[int, list[int]]:
         """How many tokens of the prefix the prompt begins with, and its other tokens, at least one."""
-        (piece,) = self.text_tokens([self.before + text + self.behind], add_special_tokens=False)
+        (piece,) = self.text_tokens([self.before + text + self.after], add_special_tokens=False)
         ids = [*self.first_ids, *piece, *self.last_ids]
         same = [a == b for a, b in zip(self.prefix_ids, ids[:-1], strict=False)]
         shared = [*same, False].index(False)
