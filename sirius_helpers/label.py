@@ -51,12 +51,11 @@ def label(settings: Settings) -> pd.DataFrame:
 
 def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
     """Label and record the reviews."""
-    texts = missing["text"].tolist()
     if settings.labels:
         journal.append(_imported(missing, settings.labels, settings, taxonomy))
         return
     reviews, labels = records_of(missing), labels_of(taxonomy)
-    with loaded_labeler(taxonomy, settings) as labeler, progress(len(texts), "label") as bar:
+    with loaded_labeler(taxonomy, settings) as labeler, progress(len(missing), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
@@ -64,7 +63,7 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
             )
             bar.update(len(batch))
 
-        labeler(texts, on_batch)
+        labeler(missing["text"].tolist(), on_batch)
 
 
 def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: str) -> Json:

@@ -298,6 +298,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_atomically(path, text.encode("utf-8", "surrogatepass"))
 
 
-def read_csv(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def read_csv(
+    path: Path, columns: list[str] | None = None, skiprows: Callable[[int], bool] | None = None
+) -> pd.DataFrame:
     """A table that `write_csv` wrote: texts to the letter (WORDS), the rest as numbers and truth values."""
-    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=dict.fromkeys(WORDS, str))
+    types = dict.fromkeys(WORDS, str)
+    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=types, skiprows=skiprows)
