@@ -182,6 +182,15 @@ def test_a_stopped_writer_is_stopped_again_before_a_model_is_loaded_and_other_se
     assert len(augment(replace(six, temperature=0.7))) == 6
 
 
+def interrupted(settings, writer, batches):
+    """After so many batches, which `FakeWriter.calls` counts from here on."""
+    FakeWriter.calls.clear()
+    writer.stop_after = batches
+    with pytest.raises(KeyboardInterrupt):
+        augment(settings)
+    writer.stop_after = None
+
+
 def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(ready, writer):
     writer.answers = staticmethod(hopeless_texts)
     small = replace(ready, tokens_per_batch=500, max_attempts=100)
@@ -192,11 +201,7 @@ def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(ready, writer):
     assert batches == 3 * 10
     for stop in (1, 2, batches // 2, batches - 1):
         run.path("rejected.jsonl").unlink()
-        FakeWriter.calls.clear()
-        writer.stop_after = stop
-        with pytest.raises(KeyboardInterrupt):
-            augment(small)
-        writer.stop_after = None
+        interrupted(small, writer, stop)
         with pytest.raises(UserError) as error:
             augment(small)
         assert str(error.value) == str(unbroken.value) and len(FakeWriter.calls) == batches
@@ -229,11 +234,7 @@ def test_an_interrupted_run_continues_to_the_same_result(ready, writer, tmp_path
     for stop in range(1, batches, 2):
         for name in expected:
             run.path(name).unlink()
-        FakeWriter.calls.clear()
-        writer.stop_after = stop
-        with pytest.raises(KeyboardInterrupt):
-            augment(small)
-        writer.stop_after = None
+        interrupted(small, writer, stop)
         pd.testing.assert_frame_equal(augment(small), whole)
         assert len(FakeWriter.calls) == batches  # nothing was made twice
         assert {name: run.path(name).read_bytes() for name in expected} == expected

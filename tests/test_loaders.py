@@ -150,10 +150,7 @@ def test_a_model_too_large_for_the_card_says_so(monkeypatch, qwen):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (
-            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
-            "Too many open files. Restart the kernel",
-        ),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files. Restart the kernel"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device. Free some space.$"),
         (OSError("no file named model.safetensors"), "no file named .*Check the name, the network"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/no/such/folder/model"), "Check the name, the network"),

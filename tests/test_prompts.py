@@ -184,8 +184,7 @@ def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [('judge = "x"', r"\[judge\] must be a table of texts"), ("[judge", "valid TOML")],
+    ("content", "message"), [('judge = "x"', r"\[judge\] must be a table of texts"), ("[judge", "valid TOML")]
 )
 def test_a_bad_prompts_file_is_refused_with_its_name(data, content, message):
     (data / "prompts.toml").write_text(content, encoding="utf-8")

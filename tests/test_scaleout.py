@@ -183,10 +183,7 @@ def test_what_a_worker_reports_is_said_in_one_line(text, message):
 
 @pytest.mark.parametrize(
     ("files", "message"),
-    [
-        ([], "holds no .csv and no .parquet files"),
-        (["a.csv", "b.parquet"], "holds both .csv and .parquet files"),
-    ],
+    [([], "holds no .csv and no .parquet files"), (["a.csv", "b.parquet"], "holds both .csv and .parquet files")],
 )
 def test_a_folder_that_cannot_be_read_is_refused_before_a_worker_starts(tmp_path, settings, files, message):
     (tmp_path / "in").mkdir()

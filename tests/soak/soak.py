@@ -173,14 +173,7 @@ def damage_table() -> dict[str, Callable[[Path, random.Random], None]]:
     for file in JOURNALS:
         table[f"{file} torn at a random byte"] = lambda run, rng, f=file: cut(run / f, rng.random())
         table[f"{file} torn within a letter"] = lambda run, rng, f=file: cut_letter(run / f, rng)
-    for file in (
-        *JOURNALS,
-        "judge.jsonl",
-        "labels.csv",
-        "split.csv",
-        "metrics.json",
-        "submission.csv",
-    ):
+    for file in (*JOURNALS, "judge.jsonl", "labels.csv", "split.csv", "metrics.json", "submission.csv"):
         table[f"{file} empty"] = lambda run, _, f=file: (run / f).write_bytes(b"")
     table["run.json empty"] = lambda run, _: (run / "run.json").write_bytes(b"")
     table["run.json torn"] = lambda run, rng: cut(run / "run.json", rng.random())
