@@ -48,10 +48,10 @@ page: $(READY)
 		--TagRemovePreprocessor.remove_cell_tags=remove-cell --output-dir docs --output sample "checkpoints/$(RUN)/notebook.ipynb"
 
 look: $(DEV)
-	@$(BIN)/python tests/layout.py "checkpoints/$(RUN)/notebook.ipynb"
+	@$(BIN)/python tests/browser/layout.py "checkpoints/$(RUN)/notebook.ipynb"
 
 soak: $(DEV)
-	@$(BIN)/python tests/soak.py
+	@cd tests && ../$(BIN)/python -m soak.soak
 	@SOAK=1 $(BIN)/python -m pytest tests/test_metamorphic.py
 
 BENCHES := label judge generate train predict

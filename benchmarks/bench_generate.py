@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, report, sample_reviews, take_turns
 
 from sirius_helpers.files.journal import Journal
 from sirius_helpers.llm.candidates import Writer, fill
@@ -53,11 +53,7 @@ def main() -> None:
                     generate(prefix + candidate + tail, do_sample=True, **options)
 
         reference(reviews[:1])  # warm-up
-        rounds = []
-        for n in range(ROUNDS):
-            part = reviews[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
-            theirs = seconds(lambda part=part: reference(part)) / len(part)
-            rounds.append((seconds(lambda n=n: ours(n)) / len(reviews), theirs))
+        rounds = take_turns(ours, reference, reviews, ROUNDS, BY_REFERENCE)
     share = max(accepted, 1) / attempts
     print(f"{spec.name} ({spec.weights}) on {settings.device}: {accepted} of {attempts} attempts accepted")
     report("generate", [(own / share, other / share) for own, other in rounds], "s/accepted review")

@@ -1,10 +1,10 @@
 """Verdicts: the reference's way (two sampled `generate` calls of up to 10 tokens, one text at a time) against one
-forward a batch with two seeded draws, on the same model and texts.
+forward pass per batch with two seeded draws, on the same model and texts.
 """
 
 from __future__ import annotations
 
-from common import ReferenceWay, bench_settings, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, report, sample_reviews, take_turns
 
 from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
 from sirius_helpers.loaders import causal_lm
@@ -20,7 +20,7 @@ def main() -> None:
         prefix, tail = split_prompt(template_for("judge", {}), tokenizer, spec.chat)
         generate = ReferenceWay(model, tokenizer, spec.chat)
 
-        def ours() -> list[bool]:
+        def ours(_: int) -> list[bool]:
             question = judge_question(model, tokenizer, settings)  # the prefix is encoded anew
             rows = p_yes(question, texts, settings)
             return [all(verdicts(p, settings.judge_draws, str(n))) for n, p in enumerate(rows)]
@@ -31,13 +31,9 @@ def main() -> None:
                     options = {"temperature": settings.judge_temperature, "max_new_tokens": 10}
                     generate(prefix + text + tail, do_sample=True, **options)
 
-        reference(texts[:1]), ours()  # warm-up
-        rounds = []
-        for n in range(ROUNDS):
-            part = texts[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
-            theirs = seconds(lambda part=part: reference(part)) / len(part)
-            rounds.append((seconds(ours) / len(texts), theirs))
-        yes = sum(ours())
+        reference(texts[:1]), ours(0)  # warm-up
+        rounds = take_turns(ours, reference, texts, ROUNDS, BY_REFERENCE)
+        yes = sum(ours(0))
     print(f"{spec.name} ({spec.weights}) on {settings.device}: {yes} of {len(texts)} reviews pass as reviews")
     report("judge", rounds, "s/text")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, seconds
+from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, take_turns
 
 from sirius_helpers.files.categories import described, labels_of, read_categories
 from sirius_helpers.llm.labelers import label_prompt, label_question
@@ -27,7 +27,7 @@ def main() -> None:
         prefix, tail = split_prompt(template, tokenizer, spec.chat, categories=described(taxonomy))
         generate = ReferenceWay(model, tokenizer, spec.chat)
 
-        def ours() -> None:
+        def ours(_: int) -> None:
             question = label_question(model, tokenizer, taxonomy, settings)  # prefix encoded anew
             rows.append(question.log_probs(reviews))
 
@@ -37,13 +37,9 @@ def main() -> None:
 
         rows: list = []
         answers: list[str] = []
-        reference(reviews[:1]), ours()  # warm-up
+        reference(reviews[:1]), ours(0)  # warm-up
         answers.clear(), rows.clear()
-        rounds = []
-        for n in range(ROUNDS):
-            part = reviews[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
-            theirs = seconds(lambda part=part: reference(part)) / len(part)
-            rounds.append((seconds(ours) / len(reviews), theirs))
+        rounds = take_turns(ours, reference, reviews, ROUNDS, BY_REFERENCE)
 
         question = label_question(model, tokenizer, taxonomy, settings)
         fixed, tree = len(question.prompt.prefix_ids), len(question.tree.ids)

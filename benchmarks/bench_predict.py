@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from common import bench_settings, report, sample_reviews, seconds
+from common import bench_settings, report, sample_reviews, take_turns
 
 from sirius_helpers.encoder.classifier import Classifier, new_model, save
 from sirius_helpers.files.categories import labels_of, read_categories
@@ -46,11 +46,7 @@ def main() -> None:
         save(model, tokenizer, Path(folder), settings, labels, temperature=1.0)
         with Classifier.load(Path(folder), settings.device, settings.tokens_per_batch) as classifier:
             gap = np.abs(reference(texts[:BY_REFERENCE]) - classifier(texts)[:BY_REFERENCE]).max()  # and a warm-up
-            rounds = []
-            for n in range(ROUNDS):
-                part = texts[n * BY_REFERENCE : (n + 1) * BY_REFERENCE]
-                theirs = seconds(lambda part=part: reference(part)) / len(part)
-                rounds.append((seconds(lambda: classifier(texts)) / len(texts), theirs))
+            rounds = take_turns(lambda _: classifier(texts), reference, texts, ROUNDS, BY_REFERENCE)
     print(f"{spec.name} on {settings.device}: probabilities differ by at most {gap:.4f}")
     report("predict", rounds, "s/text")
 

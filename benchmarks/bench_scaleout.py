@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # one core for the loop, as for a worker
@@ -40,7 +41,7 @@ def prepared(folder: Path) -> Settings:
     """Settings whose classifier is tiny, and its adapter with random weights."""
     figures = synthetic.FIGURES["classifier"]
     path = synthetic.checkpoint(folder / "roberta", figures.built(**figures.small), 2**30, torch.float32)
-    settings = Settings(**{**vars(settings_for("cpu")), "classifier": ModelSpec(str(path)), "max_tokens": 64})
+    settings = replace(settings_for("cpu"), classifier=ModelSpec(str(path)), max_tokens=64)
     labels, tokenizer = labels_of(read_categories(settings.data)), load_tokenizer(settings.classifier)
     save(new_model(settings, len(labels)), tokenizer, folder / "adapter", settings, labels, temperature=1.0)
     return settings

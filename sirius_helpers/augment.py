@@ -45,7 +45,7 @@ def augment(settings: Settings) -> pd.DataFrame:
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return read_synthetic(run)
-    with run.stage("augment", mark, ["judge.jsonl", *FILES]) as facts:
+    with run.stage("augment", mark) as facts:
         judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:

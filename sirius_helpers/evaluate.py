@@ -31,8 +31,6 @@ from .show import pictures
 from .show.model_card import model_card
 from .train import best_epoch, calibration_rows
 
-FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
-
 
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
@@ -44,7 +42,7 @@ def evaluate(settings: Settings) -> Json:
     read = run.read_by("evaluate")
     mark = stage_mark("evaluate", read, names, settings.data.name, settings.classifier.revision)
     if not run.is_finished("evaluate", mark):
-        with run.stage("evaluate", mark, FILES):
+        with run.stage("evaluate", mark):
             _evaluate(settings, run)
     metrics: Json = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
     return metrics

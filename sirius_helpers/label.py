@@ -35,7 +35,7 @@ def label(settings: Settings) -> pd.DataFrame:
     if run.is_finished("label", mark):
         print(f"label: all {len(train)} reviews were labelled earlier; reused.")
         return pd.DataFrame(read_records(run.path("labels.jsonl")))
-    with run.stage("label", mark, ["labels.jsonl"]) as facts:
+    with run.stage("label", mark) as facts:
         journal = Journal(run.path("labels.jsonl"), labeler)
         if journal.set_aside:
             print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
@@ -51,12 +51,11 @@ def label(settings: Settings) -> pd.DataFrame:
 
 def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
     """Label and record the reviews."""
-    texts = missing["text"].tolist()
     if settings.labels:
         journal.append(_imported(missing, settings.labels, settings, taxonomy))
         return
     reviews, labels = records_of(missing), labels_of(taxonomy)
-    with loaded_labeler(taxonomy, settings) as labeler, progress(len(texts), "label") as bar:
+    with loaded_labeler(taxonomy, settings) as labeler, progress(len(missing), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
             journal.append(
@@ -64,7 +63,7 @@ def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Se
             )
             bar.update(len(batch))
 
-        labeler(texts, on_batch)
+        labeler(missing["text"].tolist(), on_batch)
 
 
 def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: str) -> Json:
@@ -89,17 +88,8 @@ def _imported(missing: pd.DataFrame, source: Path, settings: Settings, taxonomy:
             f"{source} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
             f"the first being {absent['text'].iloc[0][:60]!r}. Add rows for them, or leave LABELS empty."
         )
-    return [
-        {
-            "id": row["id"],
-            "text": row["text"],
-            "category": given[normalised(row["text"])],
-            "probabilities": None,
-            "margin": None,
-            "labeler": f"imported:{source.name}",
-        }
-        for row in missing.to_dict("records")
-    ]
+    rest = {"probabilities": None, "margin": None, "labeler": f"imported:{source.name}"}
+    return [review | {"category": given[normalised(review["text"])]} | rest for review in records_of(missing)]
 
 
 def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:

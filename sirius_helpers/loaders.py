@@ -12,7 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,13 +31,12 @@ from transformers import (
 )
 from transformers.utils import logging as progress_bars
 
-from .embedded.folders import SOURCES, model_folder
 from .errors import UserError, is_out_of_memory, refusal
 from .kinds import LanguageModel, Tokenizer
 from .models import hub
 from .models.batching import free_memory
-from .models.checks import check_config, check_report, check_tokenizer, pad_token, writes_text
-from .settings import ModelSpec
+from .models.checks import check_config, check_report, check_tokenizer, pad_token
+from .settings import EMBEDDED, ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
@@ -63,11 +62,9 @@ def causal_lm(spec: ModelSpec, device: str, role: str = "writer") -> Iterator[tu
         yield model, tokenizer
 
 
-@contextmanager
-def encoder(spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
+def encoder(spec: ModelSpec, device: str) -> AbstractContextManager[tuple[PreTrainedModel, Tokenizer]]:
     """A bidirectional encoder without a head, and its tokenizer."""
-    with _loaded(AutoModel, spec, device) as loaded:
-        yield loaded
+    return _loaded(AutoModel, spec, device)
 
 
 def local_name(spec: ModelSpec, weights: bool = False) -> str:
@@ -75,7 +72,11 @@ def local_name(spec: ModelSpec, weights: bool = False) -> str:
     if spec.on_hub:
         with quiet(bars=weights):
             return str(hub.fetch(hub.source_of(spec), weights))
-    return str(model_folder(spec.name)) if spec.name in SOURCES else spec.name
+    if spec.name not in EMBEDDED:
+        return spec.name
+    from .embedded.folders import model_folder  # for CPUs alone
+
+    return str(model_folder(spec.name))
 
 
 def load_config(spec: ModelSpec, causal: bool | None = None) -> PretrainedConfig:
@@ -99,11 +100,6 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
         return tokenizer
 
 
-def is_causal_lm(spec: ModelSpec) -> bool:
-    """Whether a model writes text, by its configuration; an encoder does not."""
-    return writes_text(load_config(spec))
-
-
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
     """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own).
 
@@ -120,7 +116,7 @@ def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTraine
     if device != "cpu" or packed:
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    with _clear_errors(spec), quiet(bars=spec.name not in SOURCES and device != "meta"):
+    with _clear_errors(spec), quiet(bars=spec.name not in EMBEDDED and device != "meta"):
         if device != "meta":
             check_fits(auto_class, spec, device)
         # Other shapes are reported, with all the rest, instead of raised.

@@ -38,7 +38,7 @@ def predict(settings: Settings) -> pd.DataFrame:
     mark = stage_mark("predict", digest(run.need("adapter")), digest(source), CHUNK)
     work = run.path(f"predictions-{mark}")
     if not run.is_finished("predict", mark):
-        with run.stage("predict", mark, ["predictions.csv", "submission.csv"]):
+        with run.stage("predict", mark):
             for old in run.folder.glob("predictions-*"):
                 if old != work:
                     shutil.rmtree(old)

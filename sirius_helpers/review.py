@@ -26,7 +26,7 @@ def review(settings: Settings) -> pd.DataFrame:
     names = by_any_name(read_categories(settings.data)) if corrections.exists() else None
     mark = stage_mark("review", digest(source), digest(corrections), names)
     if not run.is_finished("review", mark):
-        with run.stage("review", mark, ["labels.csv"]):
+        with run.stage("review", mark):
             labels = read_labels(run)[["id", "text", "category", "labeler"]]
             right = labels["id"].map(corrected(settings))
             labels.loc[right.notna(), "category"] = right.dropna()
@@ -49,7 +49,7 @@ def opinions(settings: Settings) -> pd.DataFrame:
         from .encoder.label_noise import second_opinions  # it alone needs a model
         from .llm.quotas import most_multiplied
 
-        with run.stage("opinions", mark, ["opinions.csv"]):
+        with run.stage("opinions", mark):
             labels = read_labels(run)
             rare = most_multiplied(labels["category"].tolist())
             rows = labels[labels["category"].isin(rare)]

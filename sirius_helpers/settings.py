@@ -23,10 +23,9 @@ from pydantic.dataclasses import dataclass
 
 from .errors import UserError
 from .kinds import Json
-from .prompts import FOR_A_BASE_MODEL, read_prompts
 
 PACKAGE = Path(str(files(__package__)))
-BUNDLED = PACKAGE / "data"  # taxonomy and control texts for a data folder without its own
+BUNDLED = PACKAGE / "data"  # taxonomy, prompts and control texts for a data folder without its own
 _NOTEBOOK = "notebooks/sirius_pipeline.ipynb"
 # The checkout that the package stands in; the current folder where a wheel was installed elsewhere.
 PROJECT = next((folder for folder in PACKAGE.resolve().parents if (folder / _NOTEBOOK).exists()), Path.cwd())
@@ -186,12 +185,6 @@ class Settings:
         """Where this run's files lie."""
         return self.checkpoints / self.run
 
-    def as_dict(self) -> Json:
-        """The settings as plain JSON values."""
-        return {
-            key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()
-        }
-
 
 def t4() -> Json:
     """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16.
@@ -222,6 +215,8 @@ def t4() -> Json:
 
 def cpu() -> Json:
     """Profile for a machine without a GPU: embedded weights, a capped number of synthetic reviews."""
+    from .prompts import FOR_A_BASE_MODEL
+
     return {
         "profile": "cpu",
         "device": "cpu",
@@ -305,6 +300,8 @@ def settings_for(
     is one, and from `changes` before that; a profile's own come last. Relative paths are taken from the current folder
     and, where nothing is there, from the project's. An unknown name in `changes` is an error.
     """
+    from .prompts import read_prompts  # most stages need no prompts
+
     values, reason = choose_profile(profile)
     known = {f.name for f in dataclasses.fields(Settings)}
     unknown = sorted(set(changes) - known)

@@ -1,9 +1,8 @@
 """Train, validation and test parts after augmentation: the reference's way and a leak-free one.
 
 Writes `split.csv` (text, category, source_id, synthetic, part, and p_<label>, the labels' probabilities where they are
-learned from). `test` is held out for the scores, `validation`
-picks the best checkpoint, so that no score is read from rows that chose the model. The categories' example phrases
-join the training part.
+learned from). `test` is held out for the scores, `validation` picks the best checkpoint, so that no score is read from
+rows that chose the model. The categories' example phrases join the training part.
 
     table = split(settings)                # stage "split"
 """
@@ -54,10 +53,10 @@ def split(settings: Settings) -> pd.DataFrame:
     shares = (settings.test_share, settings.validation_share)
     options = [settings.split, shares, settings.near_duplicate, settings.seed]
     taxonomy = read_categories(settings.data)
-    chances = soft_labels(read_labels(run), labels) if settings.soft_labels else pd.DataFrame()
+    chances = soft_labels(read_labels(run), labels).iloc[:, : None if settings.soft_labels else 0]
     mark = stage_mark("split", [digest(path) for path in inputs], phrases(taxonomy), options, chances.to_csv())
     if not run.is_finished("split", mark):
-        with run.stage("split", mark, ["split.csv"]):
+        with run.stage("split", mark):
             table = joined(labels, read_records(inputs[1]))
             if settings.split == "seed":
                 table["part"] = seed_parts(table["category"].tolist(), *shares, settings.seed)

@@ -53,7 +53,7 @@ def train(settings: Settings) -> pd.DataFrame:
         )
     if not PartialState(cpu=settings.device == "cpu").is_main_process:  # the first process writes, all have its weights
         return _fit(table, labels, None, settings, run, work)
-    with run.stage("train", mark, ["adapter", "history.csv"]) as facts:
+    with run.stage("train", mark) as facts:
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
             raise UserError(

@@ -4,13 +4,15 @@ import gc
 import os
 import resource
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+from threading import Thread
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_roberta
+from tiny_models import saved, tiny_roberta
 
 from sirius_helpers.settings import settings_for
 
@@ -31,8 +33,7 @@ def pytest_collection_finish(session):
 def roberta(tmp_path_factory):
     """A random RoBERTa of the t4 profile's architecture, as a local folder."""
     folder = tmp_path_factory.mktemp("roberta")
-    for part in tiny_roberta():
-        part.save_pretrained(folder)
+    saved(folder, tiny_roberta())
     return folder
 
 
@@ -65,10 +66,45 @@ def write_csv(path, header, rows):
     path.write_text("\n".join([header, *(f'"{row}"' for row in rows)]) + "\n", encoding="utf-8")
 
 
+def write_split(settings, rows):
+    """The run's split.csv of (text, category, part), each row an original of its own."""
+    table = pd.DataFrame(rows, columns=["text", "category", "part"]).assign(synthetic=False)
+    settings.folder.mkdir(parents=True)
+    table.assign(source_id=range(len(table))).to_csv(settings.folder / "split.csv", index=False)
+
+
 def labelled(counts):
     """Labels, so many a category: columns id, text, category."""
     rows = [(f"{name}-{i}", f"отзыв {i} о {name}", name) for name, n in counts.items() for i in range(n)]
     return pd.DataFrame(rows, columns=["id", "text", "category"])
+
+
+@pytest.fixture
+def poison(tmp_path):
+    """An object whose pickle leaves the file "was run" when it is loaded by `pickle`: no test may leave it."""
+
+    class Poison:
+        def __reduce__(self):
+            return (tmp_path.joinpath("was run").touch, ())
+
+    yield Poison()
+    assert not (tmp_path / "was run").exists()
+
+
+@contextmanager
+def answering(handler, **facts):
+    """A web server on this machine until the block ends; the handler finds the facts in `self.server`."""
+    handler.log_message = lambda *_: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    vars(server).update(facts)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ for, first for the defused texts. The last row of each is the measure of it all:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def main() -> None:
     prefix = settings.labeler.text_prefix
     with encoder(settings.labeler, settings.device) as loaded:
         found = measured("label, few-shot e5", labelled_by(FewShotLabeler(taxonomy, *loaded, prefix, settings)), labels)
-    llm = Settings(**{**vars(settings), "labeler": ModelSpec(CAUSAL_LM, weights="bf16"), "labeler_kind": "llm"})
+    llm = replace(settings, labeler=ModelSpec(CAUSAL_LM, weights="bf16"), labeler_kind="llm")
     with causal_lm(llm.writer, llm.device) as loaded:
         found += measured("label, Gemma-3-270M", labelled_by(LlmLabeler(taxonomy, *loaded, llm)), labels)
         found += measured("verdict, Gemma-3-270M", judged_by(loaded, settings), ["да", "нет"], settings.judge_draws)

@@ -2,6 +2,7 @@ import contextlib
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -70,10 +71,6 @@ def ready(settings):
     return settings
 
 
-def change(settings, **values):
-    return settings.__class__(**{**vars(settings), **values})
-
-
 def test_the_whole_quota_is_filled_when_everything_is_accepted(ready, writer):
     kept = augment(ready)
     assert Counter(kept["category"]) == {"обувь": 5, "посуда": 6}
@@ -93,7 +90,7 @@ def test_both_verdicts_must_be_yes(ready, writer):
 
 def test_refused_attempts_are_logged_and_end_at_the_cap(ready, writer):
     writer.opinion = staticmethod(lambda text: 0.0)
-    assert augment(change(ready, max_attempts=3)).empty
+    assert augment(replace(ready, max_attempts=3)).empty
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
     tries = Counter((record["source_id"], record["copy"]) for record in refused)
     assert len(tries) == 11 and set(tries.values()) == {3}
@@ -104,7 +101,7 @@ def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
     writer.answers = staticmethod(lambda original, seed: original)
     control = set(read_control(ready.data)["text"])
     writer.opinion = staticmethod(lambda text: 0.9 if text in control else pytest.fail("the judge was asked"))
-    augment(change(ready, max_attempts=1))
+    augment(replace(ready, max_attempts=1))
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
     assert {record["reason"] for record in refused} == {"copy_of_original"}
     assert {record["p_yes"] for record in refused} == {None}
@@ -112,14 +109,14 @@ def test_a_copy_of_the_original_never_reaches_the_judge(ready, writer):
 
 def test_an_example_of_the_prompt_is_not_taken_for_a_paraphrase(ready, writer):
     writer.answers = staticmethod(lambda original, seed: "Куртка тёплая, но рукава коротковаты!")
-    assert augment(change(ready, max_attempts=1)).empty
+    assert augment(replace(ready, max_attempts=1)).empty
     refused = read_records(Run(ready.folder).path("rejected.jsonl"))
     assert {record["reason"] for record in refused} == {"near_duplicate"}
 
 
 def test_equal_candidates_in_one_batch_are_kept_once(ready, writer):
     writer.answers = staticmethod(lambda original, seed: "всегда одно и то же предложение")
-    assert len(augment(change(ready, max_attempts=2))) == 1
+    assert len(augment(replace(ready, max_attempts=2))) == 1
 
 
 def texts_of(settings):
@@ -136,7 +133,7 @@ def test_a_text_refused_for_one_review_is_not_kept_for_another_and_batches_make_
     writer.opinion = staticmethod(lambda text: 0.7)
     seen = []
     for tokens in (1, 300, 16_384):
-        small = change(ready, tokens_per_batch=tokens, max_attempts=8)
+        small = replace(ready, tokens_per_batch=tokens, max_attempts=8)
         augment(small)
         kept, refused = texts_of(small)
         judged = {bare(r["text"]) for r in refused if r["reason"] == "judge"}
@@ -160,7 +157,7 @@ def hopeless_texts(original, seed):
 
 def test_a_writer_that_never_succeeds_is_stopped_with_the_commonest_reason_and_a_sample(ready, writer):
     writer.answers = staticmethod(hopeless_texts)
-    six = change(ready, max_synthetic=6, max_attempts=100)
+    six = replace(ready, max_synthetic=6, max_attempts=100)
     with pytest.raises(UserError) as error:
         augment(six)
     said = str(error.value)
@@ -173,21 +170,30 @@ def test_a_stopped_writer_is_stopped_again_before_a_model_is_loaded_and_other_se
     ready, writer, monkeypatch
 ):
     writer.answers = staticmethod(hopeless_texts)
-    six = change(ready, max_synthetic=6, max_attempts=100)
+    six = replace(ready, max_synthetic=6, max_attempts=100)
     with pytest.raises(UserError) as first:
         augment(six)
     with monkeypatch.context() as patched, pytest.raises(UserError) as again:
         patched.setattr(augmentation, "causal_lm", lambda *_: pytest.fail("was loaded"))
         augment(six)
     assert str(again.value) == str(first.value)
-    assert augment(change(ready, max_synthetic=0)).empty
+    assert augment(replace(ready, max_synthetic=0)).empty
     writer.answers = FakeWriter.answers
-    assert len(augment(change(six, temperature=0.7))) == 6
+    assert len(augment(replace(six, temperature=0.7))) == 6
+
+
+def interrupted(settings, writer, batches):
+    """After so many batches, which `FakeWriter.calls` counts from here on."""
+    FakeWriter.calls.clear()
+    writer.stop_after = batches
+    with pytest.raises(KeyboardInterrupt):
+        augment(settings)
+    writer.stop_after = None
 
 
 def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(ready, writer):
     writer.answers = staticmethod(hopeless_texts)
-    small = change(ready, tokens_per_batch=500, max_attempts=100)
+    small = replace(ready, tokens_per_batch=500, max_attempts=100)
     with pytest.raises(UserError) as unbroken:
         augment(small)
     run, batches = Run(small.folder), len(FakeWriter.calls)
@@ -195,11 +201,7 @@ def test_a_run_that_was_killed_stops_where_an_unbroken_one_does(ready, writer):
     assert batches == 3 * 10
     for stop in (1, 2, batches // 2, batches - 1):
         run.path("rejected.jsonl").unlink()
-        FakeWriter.calls.clear()
-        writer.stop_after = stop
-        with pytest.raises(KeyboardInterrupt):
-            augment(small)
-        writer.stop_after = None
+        interrupted(small, writer, stop)
         with pytest.raises(UserError) as error:
             augment(small)
         assert str(error.value) == str(unbroken.value) and len(FakeWriter.calls) == batches
@@ -213,7 +215,7 @@ def test_a_weak_writer_that_succeeded_once_has_all_its_attempts(ready, writer, b
         lambda original, seed: f"другой {seed}" if next(once, None) else hopeless_texts(original, seed)
     )
     writer.opinion = staticmethod(lambda text: 1.0)
-    weak = change(ready, max_attempts=12)
+    weak = replace(ready, max_attempts=12)
     kept = augment(weak)
     if by_hand:
         reject(weak, *kept["id"])
@@ -223,7 +225,7 @@ def test_a_weak_writer_that_succeeded_once_has_all_its_attempts(ready, writer, b
 
 def test_an_interrupted_run_continues_to_the_same_result(ready, writer, tmp_path):
     writer.opinion = staticmethod(lambda text: 0.7)
-    small = change(ready, tokens_per_batch=300, max_attempts=6)
+    small = replace(ready, tokens_per_batch=300, max_attempts=6)
     whole = augment(small)
     run = Run(small.folder)
     expected = {name: run.path(name).read_bytes() for name in ("synthetic.jsonl", "rejected.jsonl")}
@@ -232,11 +234,7 @@ def test_an_interrupted_run_continues_to_the_same_result(ready, writer, tmp_path
     for stop in range(1, batches, 2):
         for name in expected:
             run.path(name).unlink()
-        FakeWriter.calls.clear()
-        writer.stop_after = stop
-        with pytest.raises(KeyboardInterrupt):
-            augment(small)
-        writer.stop_after = None
+        interrupted(small, writer, stop)
         pd.testing.assert_frame_equal(augment(small), whole)
         assert len(FakeWriter.calls) == batches  # nothing was made twice
         assert {name: run.path(name).read_bytes() for name in expected} == expected
@@ -268,7 +266,7 @@ def test_a_corrected_label_takes_its_copies_along_and_leaves_the_others(ready, w
 
 def test_another_prompt_sets_the_old_texts_aside(ready, writer, capsys):
     augment(ready)
-    changed = change(ready, prompts={"judge": {"user": "Ну что? $review"}})
+    changed = replace(ready, prompts={"judge": {"user": "Ну что? $review"}})
     kept = augment(changed)
     assert "earlier texts are kept in synthetic." in capsys.readouterr().out
     assert len(kept) == 11 and len(list(Run(ready.folder).folder.glob("synthetic.*.jsonl"))) == 1
@@ -290,7 +288,7 @@ def test_a_text_rejected_by_hand_never_comes_back_and_its_place_is_filled_again(
 
 
 def test_a_text_rejected_by_hand_costs_no_attempt(ready, writer):
-    once = change(ready, max_attempts=1)
+    once = replace(ready, max_attempts=1)
     first = augment(once)["id"][0]
     for attempt in (1, 2):
         reject(once, first)
@@ -310,7 +308,7 @@ def test_a_text_of_other_settings_is_not_rejected_and_both_files_stay(ready, wri
     folder = Run(ready.folder).folder
     before = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
     with pytest.raises(UserError, match="under other settings: .* run the stage 'augment' first"):
-        reject(change(ready, temperature=0.9), kept["id"][0])
+        reject(replace(ready, temperature=0.9), kept["id"][0])
     assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == before
 
 
@@ -349,7 +347,7 @@ def test_a_kill_while_a_rejection_is_taken_back_leaves_the_text_rejected(ready, 
 
 def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, writer):
     writer.answers = staticmethod(lambda original, seed: f"текст к отзыву {original}")
-    one = change(ready, max_synthetic=1, max_attempts=2)
+    one = replace(ready, max_synthetic=1, max_attempts=2)
     kept = augment(one)
     reject(one, kept["id"][0])
     assert augment(one).empty
@@ -360,7 +358,7 @@ def test_what_is_rejected_by_hand_is_a_known_text_to_later_candidates(ready, wri
 
 
 def test_what_was_rejected_by_hand_at_the_last_attempts_stays_out_when_the_refusals_are_lost(ready, writer):
-    once = change(ready, max_attempts=1)
+    once = replace(ready, max_attempts=1)
     name = augment(once)["id"][0]
     for _ in range(2):
         reject(once, name)
@@ -406,7 +404,7 @@ def test_the_judge_answers_the_control_texts_once(ready, writer):
     assert [r["text"] for r in records] == read_control(ready.data)["text"].tolist() == asked[: len(records)]
     assert {r["p_yes"] for r in records} == {0.9} and sum(r["is_review"] for r in records) == 65
     asked.clear()
-    augment(change(ready, max_synthetic=3))
+    augment(replace(ready, max_synthetic=3))
     assert asked == []
 
 
@@ -429,8 +427,8 @@ def test_other_control_texts_are_judged_and_no_text_is_written_again(ready, writ
 def test_with_other_answers_the_judge_decides_anew(ready, writer):
     augment(ready)
     FakeWriter.calls.clear()
-    asked = change(ready, prompts={"judge": dict(ready.prompts["judge"])})
+    asked = replace(ready, prompts={"judge": dict(ready.prompts["judge"])})
     augment(asked)
     assert FakeWriter.calls == []  # the default, only written out
-    augment(change(ready, prompts={"judge": {"yes": "yes", "no": "no", "examples": []}}))
+    augment(replace(ready, prompts={"judge": {"yes": "yes", "no": "no", "examples": []}}))
     assert FakeWriter.calls == [11]

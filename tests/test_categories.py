@@ -1,7 +1,7 @@
 import pytest
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.files.categories import by_any_name, label_named, labels_of, read_categories
+from sirius_helpers.files.categories import by_any_name, labels_named, labels_of, read_categories
 from sirius_helpers.settings import BUNDLED
 
 
@@ -35,7 +35,7 @@ def test_a_plain_list_is_read_as_a_spreadsheet_saves_it(tmp_path, capsys, text, 
 
 
 def test_numbers_are_found_as_a_spreadsheet_writes_them():
-    assert [label_named(name, {"1": "1", "2": "2"}, "") for name in ("1", "2.0", "1,00")] == ["1", "2", "1"]
+    assert labels_named(("1", "2.0", "1,00"), {"1": "1", "2": "2"}, str) == ["1", "2", "1"]
 
 
 def test_names_are_the_same_in_composed_and_decomposed_letters(tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_names_are_the_same_in_composed_and_decomposed_letters(tmp_path, capsys)
     )
     names = by_any_name(read_categories(tmp_path))
     assert "categories.toml: letters written as two characters composed: 1." in capsys.readouterr().out
-    assert label_named("чай", names, "") == label_named("чаи\u0306", names, "") == "чай"
+    assert labels_named(["чай", "чаи\u0306"], names, str) == ["чай", "чай"]
 
 
 def test_the_projects_own_taxonomy_has_phrases_for_all_nine():

@@ -2,8 +2,8 @@ import json
 import pickle
 from dataclasses import replace
 
-import pandas as pd
 import pytest
+from conftest import write_split
 
 from sirius_helpers.encoder import trainer
 from sirius_helpers.encoder.trainer import STATE, last_whole_checkpoint
@@ -50,9 +50,7 @@ def ready(settings, roberta):
     rows = [(f"сапоги {n} промокли", "обувь", "train") for n in range(12)]
     rows += [(f"чашка {n} треснула", "посуда", "train") for n in range(6)]
     rows += [("сапоги малы", "обувь", "validation"), ("чашка красивая", "посуда", "validation")]
-    table = pd.DataFrame(rows, columns=["text", "category", "part"]).assign(synthetic=False)
-    settings.folder.mkdir(parents=True)
-    table.assign(source_id=range(len(table))).to_csv(settings.folder / "split.csv", index=False)
+    write_split(settings, rows)
     changes = {"classifier": ModelSpec(str(roberta)), "epochs": 8, "patience": 2, "learning_rate": 1e-9}
     return replace(settings, **changes, batch_size=8, max_tokens=32, lora_dropout=0.3)
 
@@ -101,17 +99,13 @@ def test_a_moved_folder_keeps_its_best_checkpoint(ready, monkeypatch):
     assert results(moved) == whole
 
 
-def test_no_code_in_a_checkpoint_is_run(ready, monkeypatch, tmp_path):
-    class Poison:
-        def __reduce__(self):
-            return (tmp_path.joinpath("was run").touch, ())
-
+def test_no_code_in_a_checkpoint_is_run(ready, monkeypatch, tmp_path, poison):
     killed(ready, monkeypatch, "on_evaluate", 3)
     poisoned = list(ready.folder.glob("training-*/checkpoint-*/*.p*t*"))
     assert {path.name for path in poisoned} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
     assert not list(ready.folder.rglob("*.bin"))
     for path in poisoned:
-        path.write_bytes(pickle.dumps(Poison()))
+        path.write_bytes(pickle.dumps(poison))
     with pytest.raises(pickle.UnpicklingError, match="weights_only|Weights only"):
         train(ready)
     assert not (tmp_path / "was run").exists()

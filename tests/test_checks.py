@@ -104,8 +104,7 @@ ENCODERS = {  # what is wrong with a folder -> how it is made, what is said of i
     "half of two": (lambda f: (ENCODERS["two halves"][0](f), configured(f, architectures=["T5EncoderModel"])), "T5Enc"),
     "pictures": (
         lambda f: saved(
-            f,
-            ViTModel(ViTConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)),
+            f, ViTModel(ViTConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2))
         ),
         r"is no text encoder (or language model )?\(ViTModel\)",
     ),
@@ -257,10 +256,7 @@ def test_weights_in_a_folder_are_checked_without_being_read(tmp_path, settings, 
     ("name", "message"),
     [
         (lambda key: None if "head" in key else key, r"damaged .*: 2 weights are missing, .* such as .*head"),
-        (
-            lambda key: None if "lora_B" in key and "layer.1." in key else key,
-            r"missing, .* such as .*lora_B",
-        ),
+        (lambda key: None if "lora_B" in key and "layer.1." in key else key, r"missing, .* such as .*lora_B"),
         (lambda key: key.replace("encoder", "module.encoder"), "damaged or belongs to another encoder"),
     ],
 )

@@ -17,7 +17,7 @@ import pytest
 from conftest import write_csv
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
-from tiny_models import tiny_qwen2
+from tiny_models import saved, tiny_qwen2
 
 from sirius_helpers.__main__ import socket_files
 from sirius_helpers.settings import PROJECT
@@ -102,8 +102,7 @@ def drive(content, data, roberta):
     things = [f"{thing} {number} не годится" for number in range(12) for thing in ("Обувь", "Чашка")]
     write_csv(folder / "reviews" / "train.csv", "text", things)
     shutil.copytree(roberta, folder / "encoder")
-    for part in tiny_qwen2():
-        part.save_pretrained(folder / "chat")
+    saved(folder / "chat", tiny_qwen2())
     return folder
 
 

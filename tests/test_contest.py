@@ -1,11 +1,11 @@
 """The contest's files, fetched from a server on this machine that can lie, break off and be absent."""
 
 import hashlib
-import threading
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from conftest import answering
 
 from sirius_helpers import __main__
 from sirius_helpers.errors import UserError
@@ -16,16 +16,9 @@ CONTENT = {"train.csv": "text\nСапоги\n".encode(), "test.csv": b"text\n" +
 KNOWN = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
 
 
-class Server(ThreadingHTTPServer):
+class Handler(BaseHTTPRequestHandler):
     """Serves CONTENT under /data/; `faults` are behaviours for the next requests, in order."""
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.asked = [], []
-        self.address = f"http://127.0.0.1:{self.server_port}/data"
-
-
-class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.removeprefix("/data/")
         self.server.asked.append(name)
@@ -40,20 +33,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(sent[: len(sent) // 2] if fault == "breaks off" else sent)
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(contest, "PAUSE", 0.0)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Handler, faults=[], asked=[]) as server:
+        server.address = f"http://127.0.0.1:{server.server_port}/data"
+        yield server
 
 
 def names(folder):

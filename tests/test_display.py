@@ -2,7 +2,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from browser import HOSTILE, SHOWN
+from hostile import HOSTILE, SHOWN
 from matplotlib.figure import Figure
 
 from sirius_helpers.encoder.scores import ORIGINAL
@@ -49,7 +49,7 @@ OURS |= {
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_whatever_is_shown_holds_no_tag_and_no_attribute_of_a_text(name):
-    """Texts, categories, reasons and names are all hostile here; tests/browser.py opens the same in a browser."""
+    """Texts, categories, reasons and names are all hostile here; tests/browser/ opens the same in a browser."""
     page = SHOWN[name]().html
     assert Tags(page).found <= OURS
 

@@ -157,8 +157,7 @@ def test_causal_lm_tokens_are_those_of_gemma(causal_lm):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["Отличное платье, 100%!", "<start_of_turn>user\nда<end_of_turn>\n", " ведущий", "a  b\tc\n", "😀 «ё» 𓀀"],
+    "text", ["Отличное платье, 100%!", "<start_of_turn>user\nда<end_of_turn>\n", " ведущий", "a  b\tc\n", "😀 «ё» 𓀀"]
 )
 def test_causal_lm_tokens_give_the_text_back(causal_lm, text):
     _, tokenizer = causal_lm

@@ -12,7 +12,7 @@ from sirius_helpers.show import evidence
 def run(tmp_path):
     """A run with a finished label stage, and one of a time before memory was watched."""
     run = Run(tmp_path / "checkpoints" / "mine")
-    with run.stage("label", "f", ["labels.jsonl"]):
+    with run.stage("label", "f"):
         run.path("labels.jsonl").write_text("")
     memory = run.memory
     memory["stages"]["label"]["seconds"] = 47.7

@@ -1,6 +1,6 @@
 import nbformat
 import pytest
-from tiny_models import tiny_gemma3, tiny_qwen2
+from tiny_models import saved, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.settings import cpu, settings_for
@@ -9,12 +9,6 @@ from sirius_helpers.show.forms import fill_form, form_changes
 
 def test_empty_fields_change_nothing():
     assert form_changes("cpu") == form_changes("cpu", labeler=" ", epochs=" ", max_synthetic="") == {}
-
-
-def saved(folder, pair):
-    for part in pair:
-        part.save_pretrained(folder)
-    return str(folder)
 
 
 def test_a_models_name_keeps_the_profiles_way_of_holding_it_and_the_rest_follows_from_the_model(tmp_path, capsys):

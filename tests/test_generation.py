@@ -11,8 +11,8 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.llm import sampler as generation
 from sirius_helpers.llm.judge import judge_question, p_yes
 from sirius_helpers.llm.sampler import Sampler, SeededTopP
-from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import causal_lm
+from sirius_helpers.models.text_tokens import PromptTokens
 from sirius_helpers.settings import ModelSpec, settings_for
 
 

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+from conftest import answering
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.errors import UserError
@@ -168,9 +168,6 @@ class Hub(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body[: len(body) // 2] if cut else body)
 
-    def log_message(self, *_):
-        pass
-
 
 DATE = "2024-01-01T00:00:00.000Z"
 
@@ -226,14 +223,8 @@ def models(roberta, tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(models):
     """The hub, answering; `asked` tells which files were wanted."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.models, server.asked, server.broken = models, [], True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(Hub, models=models, asked=[], broken=True) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

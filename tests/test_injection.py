@@ -1,12 +1,13 @@
 """Reviews that give orders and hold markers (injections.csv): they stay data. How far they move: injection.py."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from injection import read_injections
 from scipy.stats import binomtest
-from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_gemma3, tiny_qwen2, tiny_roberta
 from tokenizers import AddedToken
 
 from sirius_helpers.files.categories import labels_of, read_categories
@@ -15,9 +16,8 @@ from sirius_helpers.label import label
 from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
 from sirius_helpers.llm.labelers import LlmLabeler, label_question
-from sirius_helpers.llm.tokens import PromptTokens
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.models.text_tokens import TextTokens, markers
+from sirius_helpers.models.text_tokens import PromptTokens, TextTokens, markers
 from sirius_helpers.prompts import one_line
 from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings, settings_for
 
@@ -128,11 +128,10 @@ def test_a_text_is_cut_with_what_stands_around_it_left_whole():
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_labels_stay_in_the_list_and_every_text_gets_one(settings, tmp_path, kind):
-    for part in MODELS[kind]():
-        part.save_pretrained(tmp_path / "labeler")
+    saved(tmp_path / "labeler", MODELS[kind]())
     write_csv(settings.data / "train.csv", ROWS[["text"]])
     spec = ModelSpec(str(tmp_path / "labeler"), chat=kind == "chat")
-    labels = label(Settings(**{**vars(settings), "labeler": spec, "labeler_kind": "llm"}))
+    labels = label(replace(settings, labeler=spec, labeler_kind="llm"))
     allowed = labels_of(read_categories(settings.data))
     assert labels["text"].tolist() == TEXTS and set(labels["category"]) <= set(allowed)
     for row in labels.itertuples():

@@ -32,8 +32,7 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("loaded", "later", "replaced"),
-    [(True, "2.0", ["mypack"]), (True, "1.0", []), (False, "2.0", [])],
+    ("loaded", "later", "replaced"), [(True, "2.0", ["mypack"]), (True, "1.0", []), (False, "2.0", [])]
 )
 def test_a_restart_is_asked_for_only_where_a_loaded_package_was_replaced(package, loaded, later, replaced):
     package("1.0")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.llm.judge import judge_question, judge_report, p_yes, read_control, verdicts
 from sirius_helpers.prompts import PROMPTS, split_prompt, template_for
-from sirius_helpers.settings import BUNDLED, PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import BUNDLED, PROJECT, ModelSpec
 
 SHORT = {"judge": {"system": "Отзыв?", "user": "$review", "yes": "да", "no": "нет", "examples": []}}
 
@@ -17,7 +19,7 @@ SHORT = {"judge": {"system": "Отзыв?", "user": "$review", "yes": "да", "n
 def judge_settings(settings, chat, temperature):
     changes = {"writer": ModelSpec("tiny", chat=chat), "judge_temperature": temperature}
     changes |= {"prompts": SHORT, "prior_correction": False}  # what `generate` knows nothing of
-    return Settings(**{**vars(settings), **changes})
+    return replace(settings, **changes)
 
 
 def share_of_yes_by_generate(model, tokenizer, prompt, answers, temperature, calls):
@@ -120,7 +122,7 @@ def test_the_judge_answers_in_the_words_of_its_prompt(settings):
     own = judge_settings(settings, False, 1.0)
 
     def asked(**answers):
-        changed = Settings(**{**vars(own), "prompts": {"judge": SHORT["judge"] | answers}})
+        changed = replace(own, prompts={"judge": SHORT["judge"] | answers})
         return p_yes(judge_question(model, tokenizer, changed), ["Lamp", "I cannot"], changed)
 
     assert np.allclose(asked(yes="нет", no="да"), 1 - asked())

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_models import tiny_qwen2
+from tiny_models import saved, tiny_qwen2
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import Category, described, example_turns, read_categories
@@ -13,7 +13,7 @@ from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
 from sirius_helpers.llm import labelers, questions
 from sirius_helpers.review import review
-from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec, Settings
+from sirius_helpers.settings import CAUSAL_LM, ENCODER, ModelSpec
 
 
 class FakeQuestion:
@@ -52,11 +52,7 @@ def llm(settings, monkeypatch):
     model = type("Model", (), {"config": object()})()
     monkeypatch.setattr(questions, "ClosedQuestion", FakeQuestion)
     monkeypatch.setattr(labelers, "causal_lm", lambda *_: contextlib.nullcontext((model, FakeTokenizer())))
-    return change(settings, labeler=ModelSpec(CAUSAL_LM, chat=True), labeler_kind="llm")
-
-
-def change(settings, **values):
-    return Settings(**{**vars(settings), **values})
+    return replace(settings, labeler=ModelSpec(CAUSAL_LM, chat=True), labeler_kind="llm")
 
 
 def test_llm_labels_keep_all_probabilities_and_stand_in_the_tables_order(llm):
@@ -103,7 +99,7 @@ def test_an_interrupted_run_continues_on_the_same_batches(llm, dies_after):
 def test_a_changed_prompt_labels_anew_and_says_where_the_old_labels_are(llm, capsys):
     label(llm)
     FakeQuestion.asked.clear()
-    label(change(llm, prompts={"label": {"user": "Что это? $review"}}))
+    label(replace(llm, prompts={"label": {"user": "Что это? $review"}}))
     assert "earlier labels are kept in labels." in capsys.readouterr().out
     assert len(FakeQuestion.asked) == 3
 
@@ -140,7 +136,7 @@ def test_the_prior_hears_as_many_phrases_of_each_category(llm, poorest):
 
 
 def test_examples_of_the_users_own_prompt_take_the_place_of_the_taxonomys(llm):
-    own = change(llm, prompts={"label": {"examples": [["Чашка без ручки", "посуда"]]}})
+    own = replace(llm, prompts={"label": {"examples": [["Чашка без ручки", "посуда"]]}})
     template = labelers.label_prompt(read_categories(llm.data), own)
     assert template.examples == (("Чашка без ручки", "посуда"),)
     assert labelers.label_prompt(read_categories(llm.data), llm).examples == (
@@ -207,7 +203,7 @@ def pooled(llm, monkeypatch):
     loaded = contextlib.nullcontext((None, None))
     monkeypatch.setattr(labelers, "encoder", lambda spec, device: loaded)
     monkeypatch.setattr(labelers, "FewShotLabeler", lambda *_: scripted([[0.2, 0.8]] * 8))
-    return change(llm, second_labeler=ModelSpec(ENCODER), second_weight=0.5)
+    return replace(llm, second_labeler=ModelSpec(ENCODER), second_weight=0.5)
 
 
 def test_labels_of_two_labelers_are_pooled_and_a_change_of_the_second_labels_anew(pooled):
@@ -220,14 +216,14 @@ def test_labels_of_two_labelers_are_pooled_and_a_change_of_the_second_labels_ane
     assert FakeQuestion.asked == []
     other = ModelSpec(ENCODER, text_prefix="query: ")
     for changed in ({"second_weight": 0.4}, {"second_labeler": other}, {"second_labeler": None}):
-        label(change(pooled, **changed))
+        label(replace(pooled, **changed))
         assert len(FakeQuestion.asked) == 3, changed
         FakeQuestion.asked.clear()
 
 
 def test_a_second_labeler_is_no_part_of_what_few_shot_labels_depend_on(settings, data):
     taxonomy = read_categories(data)
-    other = change(settings, second_labeler=ModelSpec(ENCODER), second_weight=0.1)
+    other = replace(settings, second_labeler=ModelSpec(ENCODER), second_weight=0.1)
     assert labelers.labeler_fingerprint(other, taxonomy) == labelers.labeler_fingerprint(settings, taxonomy)
 
 
@@ -250,10 +246,9 @@ def test_another_taxonomy_needs_nothing_but_another_categories_toml(settings, da
     (data / "train.csv").write_text("text\nI was charged twice\ncannot sign in at all\n", encoding="utf-8")
     changes = {"labeler_kind": kind}
     if kind == "llm":
-        for part in tiny_qwen2():
-            part.save_pretrained(tmp_path / "labeler")
+        saved(tmp_path / "labeler", tiny_qwen2())
         changes |= {"labeler": ModelSpec(str(tmp_path / "labeler"), chat=True)}
-    labels = label(change(settings, **changes))
+    labels = label(replace(settings, **changes))
     assert set(labels["category"]) <= set(TICKETS)
     assert all(
         set(p) == set(TICKETS) and sum(p.values()) == pytest.approx(1, abs=1e-4) for p in labels["probabilities"]
@@ -265,7 +260,7 @@ def test_another_taxonomy_needs_nothing_but_another_categories_toml(settings, da
 def test_imported_labels_have_no_made_up_probabilities(settings, data):
     lines = ["text,cat"] + [f'"{r["text"]}",туфли' for r in reviews(data)]
     (data / "mine.csv").write_text("\n".join(lines), encoding="utf-8")
-    labels = label(change(settings, labels=data / "mine.csv"))
+    labels = label(replace(settings, labels=data / "mine.csv"))
     assert set(labels["category"]) == {"обувь"}  # through its alias
     assert labels["probabilities"].isna().all() and labels["margin"].isna().all()
 
@@ -273,7 +268,7 @@ def test_imported_labels_have_no_made_up_probabilities(settings, data):
 def test_imported_labels_must_cover_every_review(settings, data):
     (data / "mine.csv").write_text("text,category\nчто-то другое,обувь\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"has no label for 8 of the reviews in .*train.csv.*'Сапоги номер один"):
-        label(change(settings, labels=data / "mine.csv"))
+        label(replace(settings, labels=data / "mine.csv"))
 
 
 def test_the_few_shot_labeler_wants_examples_for_every_category(settings, data, monkeypatch):

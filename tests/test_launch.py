@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_roberta
+from conftest import write_split
+from tiny_models import saved, tiny_roberta
 
 from sirius_helpers.encoder.trainer import weighted_loss
 from sirius_helpers.extras import launch
@@ -21,19 +23,15 @@ from sirius_helpers.train import train
 @pytest.fixture
 def ready(settings, tmp_path):
     """Settings on a tiny model without dropout, whose draws would differ, and a split that a few epochs can learn."""
-    for part in tiny_roberta(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0):
-        part.save_pretrained(tmp_path / "roberta")
+    saved(tmp_path / "roberta", tiny_roberta(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     rows = [(f"сапоги {n:02} промокли", "обувь", "train") for n in range(32)]
     rows += [(f"чашка {n:02} треснула", "посуда", "train") for n in range(32)]
     rows += [(f"сапоги {n} малы", "обувь", "validation") for n in range(40, 44)]
     rows += [(f"чашка {n} красивая", "посуда", "validation") for n in range(40, 44)]
-    table = pd.DataFrame(rows, columns=["text", "category", "part"]).assign(synthetic=False)
-    run = Run(settings.folder)
-    run.folder.mkdir(parents=True)
-    table.assign(source_id=range(len(table))).to_csv(run.path("split.csv"), index=False)
+    write_split(settings, rows)
     changes = {"classifier": ModelSpec(str(tmp_path / "roberta")), "epochs": 3, "learning_rate": 2e-3, "batch_size": 16}
     changes |= {"lora_dropout": 0.0, "max_tokens": 64}
-    return Settings(**{**vars(settings), **changes})
+    return replace(settings, **changes)
 
 
 def free_port():
@@ -45,7 +43,7 @@ def free_port():
 def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_path, capsys):
     alone = train(ready)
     assert not torch.distributed.is_initialized()
-    both = Settings(**{**vars(ready), "run": "both"})
+    both = replace(ready, run="both")
     split = Run(both.folder).path("split.csv")
     split.parent.mkdir(parents=True)
     split.write_bytes(Run(ready.folder).path("split.csv").read_bytes())
@@ -73,12 +71,12 @@ def test_two_processes_train_as_one_does_and_the_notebook_reuses_it(ready, tmp_p
 
 def test_a_run_is_trained_on_its_own_settings_not_on_a_profiles(settings, monkeypatch):
     changes = {"epochs": 7, "classifier": ModelSpec(CAUSAL_LM, revision="abc"), "prompts": {"label": {"user": "?"}}}
-    begin(Settings(**{**vars(settings), **changes}))
+    begin(replace(settings, **changes))
     trained = []
     monkeypatch.setattr(launch, "train", trained.append)
     monkeypatch.setattr(Settings, "checkpoints", settings.checkpoints)
     assert launch.main(["--run", "test"]) == launch.main(["--run", str(settings.folder)]) == 0
-    assert trained == [Settings(**{**vars(settings), **changes})] * 2
+    assert trained == [replace(settings, **changes)] * 2
 
 
 def test_a_run_that_never_began_is_one_line(monkeypatch, tmp_path, capsys):
@@ -99,7 +97,7 @@ def test_a_run_that_never_began_is_one_line(monkeypatch, tmp_path, capsys):
     ],
 )
 def test_processes_that_share_no_batch_or_a_gpu_are_refused(settings, monkeypatch, capsys, processes, place, message):
-    begin(Settings(**{**vars(settings), "device": "cuda", "batch_size": 16}))
+    begin(replace(settings, device="cuda", batch_size=16))
     trained = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(launch, "train", trained.append)

@@ -5,19 +5,13 @@ import re
 
 import pytest
 import torch
-from tiny_models import tiny_gemma3, tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_gemma3, tiny_qwen2, tiny_roberta
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from sirius_helpers import loaders
 from sirius_helpers.errors import UserError
 from sirius_helpers.loaders import causal_lm, encoder, load_tokenizer, plain_dtype, release, weight_bytes
 from sirius_helpers.settings import ModelSpec
-
-
-def saved(folder, pair):
-    for part in pair:
-        part.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -156,10 +150,7 @@ def test_a_model_too_large_for_the_card_says_so(monkeypatch, qwen):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (
-            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
-            "Too many open files. Restart the kernel",
-        ),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files. Restart the kernel"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device. Free some space.$"),
         (OSError("no file named model.safetensors"), "no file named .*Check the name, the network"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/no/such/folder/model"), "Check the name, the network"),

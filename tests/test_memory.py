@@ -1,4 +1,4 @@
-"""What becomes of stages when memory really runs out (tests/starved.py does it)."""
+"""What becomes of stages when memory really runs out (tests/soak/starved.py does it)."""
 
 import json
 import os
@@ -15,8 +15,8 @@ def starved():
     """What went wrong in each trial."""
     # One arena and one thread: what a limit on addresses leaves must not depend on what else the machine does.
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "tests/starved.py"]
-    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "soak.starved"]
+    result = subprocess.run(command, cwd=PROJECT / "tests", env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return {name: problems for line in result.stdout.splitlines() for name, problems in json.loads(line).items()}
 

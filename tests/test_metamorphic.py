@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_csv
-from tiny_models import tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_qwen2, tiny_roberta
 
 from sirius_helpers.augment import augment
 from sirius_helpers.errors import UserError
@@ -251,8 +251,7 @@ def finished(tmp_path_factory):
     values = t4() | {"device": "cpu", "profile_reason": "test"}
     for role, make, seed in (("labeler", tiny_qwen2, 0), ("writer", tiny_qwen2, 1), ("classifier", tiny_roberta, 0)):
         for name, number in ((role, seed), (f"{role}-other", seed + 5)):
-            for part in make(number):
-                part.save_pretrained(folder / name)
+            saved(folder / name, make(number))
         values[role] = ModelSpec(str(folder / role), chat=role != "classifier")
     values |= {"epochs": 1, "warmup_share": 0.0, "batch_size": 4, "max_tokens": 32, "bootstrap": 5, "test_share": 0.3}
     values |= {"max_synthetic": 5, "max_attempts": 3, "max_new_tokens": 6, "judge_draws": 1, "length_slack": 1_000}

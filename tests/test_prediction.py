@@ -1,6 +1,7 @@
 import json
 import tracemalloc
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from sirius_helpers.files.reviews import read_texts
 from sirius_helpers.files.runs import Run
 from sirius_helpers.loaders import load_tokenizer
 from sirius_helpers.predict import predict, texts_of, write_pieces
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.show.tables import prediction_rows
 
 TEXTS = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "возврат\rкаретки", "Ботинки малы, " * 30] * 3
@@ -29,7 +30,7 @@ def ready(settings, data, tmp_path):
     model, tokenizer = tiny_roberta()
     model.save_pretrained(tmp_path / "roberta"), tokenizer.save_pretrained(tmp_path / "roberta")
     spec = ModelSpec(str(tmp_path / "roberta"))
-    settings = Settings(**{**vars(settings), "classifier": spec, "max_tokens": 64})
+    settings = replace(settings, classifier=spec, max_tokens=64)
     adapter = Run(settings.folder).path("adapter")
     save(new_model(settings, 2), load_tokenizer(spec), adapter, settings, ["обувь", "посуда"], temperature=1.0)
     cells = "\n".join('"' + text.replace('"', '""') + '"' for text in TEXTS)

@@ -5,7 +5,7 @@ import pytest
 from tiny_models import CHATML, NO_SYSTEM, OWN_SYSTEM, SWITCHED, THINKING, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers.errors import UserError
-from sirius_helpers.llm.tokens import PromptTokens
+from sirius_helpers.models.text_tokens import PromptTokens
 from sirius_helpers.prompts import PROMPTS, Template, answer_end, split_prompt, template_for
 from sirius_helpers.settings import settings_for
 
@@ -184,8 +184,7 @@ def test_a_data_folder_brings_its_own_prompts_and_changes_come_before_them(data)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [('judge = "x"', r"\[judge\] must be a table of texts"), ("[judge", "valid TOML")],
+    ("content", "message"), [('judge = "x"', r"\[judge\] must be a table of texts"), ("[judge", "valid TOML")]
 )
 def test_a_bad_prompts_file_is_refused_with_its_name(data, content, message):
     (data / "prompts.toml").write_text(content, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Each stage of the notebook alone, in an interpreter of its own, on a finished run (tests/reruns.py does it)."""
+"""Each stage of the notebook alone, in an interpreter of its own, on a finished run (tests/soak/reruns.py does it)."""
 
 import json
 import os
@@ -17,8 +17,8 @@ STAGES = ["label", "review", "augment", "split", "train", "evaluate", "predict"]
 def reruns():
     """What became of the whole notebook ("all") and of each stage alone."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "tests/reruns.py"]
-    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "soak.reruns"]
+    result = subprocess.run(command, cwd=PROJECT / "tests", env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return {line["stage"]: line for line in map(json.loads, result.stdout.splitlines())}
 

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import Category
 from sirius_helpers.files.inputs import check_inputs
-from sirius_helpers.files.reviews import (
-    read_csv,
-    read_labelled,
-    read_reviews,
-    read_texts,
-    review_ids,
-    write_csv,
-)
+from sirius_helpers.files.reviews import read_csv, read_labelled, read_reviews, read_texts, review_ids, write_csv
 from sirius_helpers.files.tables import read_table
 
 TAXONOMY = [Category("обувь", aliases=("туфли",)), Category("посуда")]

@@ -25,7 +25,7 @@ def test_a_missing_file_names_the_stage_that_makes_it(tmp_path):
 def test_a_stage_is_finished_only_with_its_fingerprint_and_its_files_unchanged(tmp_path):
     run = Run(tmp_path)
     assert not run.is_finished("split", "f1")
-    with run.stage("split", "f1", ["split.csv"]):
+    with run.stage("split", "f1"):
         run.path("split.csv").write_text("a")
     assert run.is_finished("split", "f1")
     assert not run.is_finished("split", "f2")
@@ -39,14 +39,14 @@ def test_a_file_is_handed_on_only_as_its_stage_left_it(tmp_path):
     run = Run(tmp_path)
     run.path("split.csv").write_text("by hand")
     assert run.need("split.csv").exists()  # nothing is known of it
-    with pytest.raises(ZeroDivisionError), run.stage("split", "f1", ["split.csv"]):
+    with pytest.raises(ZeroDivisionError), run.stage("split", "f1"):
         raise ZeroDivisionError
     with pytest.raises(UserError, match="split.csv is not what the stage 'split' writes .* Run the stage 'split'"):
         run.need("split.csv")
-    with run.stage("split", "f1", ["split.csv"]):
+    with run.stage("split", "f1"):
         run.path("split.csv").write_text("whole")
     assert run.need("split.csv").exists()
-    with pytest.raises(ZeroDivisionError), run.stage("split", "f2", ["split.csv"]):
+    with pytest.raises(ZeroDivisionError), run.stage("split", "f2"):
         run.path("split.csv").write_text("half")
         raise ZeroDivisionError
     with pytest.raises(UserError, match="is not what the stage"):
@@ -56,7 +56,7 @@ def test_a_file_is_handed_on_only_as_its_stage_left_it(tmp_path):
 def make(run, stage, **files):
     """A finished stage that wrote these texts."""
     names = {name: name.replace("_", ".") for name in files}
-    with run.stage(stage, "f", names.values()):
+    with run.stage(stage, "f"):
         for name, text in files.items():
             run.path(names[name]).write_text(text)
 
@@ -172,7 +172,7 @@ CAUSES = {  # what happens inside a stage: what is said
 @pytest.mark.parametrize("happens", CAUSES)
 def test_what_the_system_refuses_is_told_by_its_cause_and_the_stage_is_not_recorded(tmp_path, happens):
     run = Run(tmp_path / "run")
-    with pytest.raises(UserError, match=CAUSES[happens]), run.stage("train", "f1", []):
+    with pytest.raises(UserError, match=CAUSES[happens]), run.stage("train", "f1"):
         happens(run.folder)
     assert not run.is_finished("train", "f1")
 
@@ -186,7 +186,7 @@ def interruptible():
 
 
 def test_an_interrupt_says_that_the_stage_can_go_on(tmp_path, capsys, interruptible):
-    with pytest.raises(KeyboardInterrupt), Run(tmp_path).stage("train", "f1", []):
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path).stage("train", "f1"):
         signal.raise_signal(signal.SIGINT)
     assert capsys.readouterr().out == "\ntrain: interrupted. Run it again: it goes on after what was finished.\n"
 
@@ -202,7 +202,7 @@ def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):
     other = subprocess.Popen(command, stdin=-1, stdout=-1, env=os.environ | {"PYTHONPATH": str(PROJECT)})
     other.stdout.readline()
     run = Run(settings.folder)
-    for work in (run.stage("split", "f1", []).__enter__, lambda: run.remember(seed=1), lambda: runs.begin(settings)):
+    for work in (run.stage("split", "f1").__enter__, lambda: run.remember(seed=1), lambda: runs.begin(settings)):
         with pytest.raises(UserError, match=f"is in use: process {other.pid}"):
             work()
     assert not run.is_finished("split", "f1") and not run.path("run.json").exists()  # reading stays allowed
@@ -212,17 +212,17 @@ def test_no_stage_and_no_new_settings_beside_a_process_at_work(settings):
 
 def test_a_stage_that_fails_is_not_recorded(tmp_path):
     run = Run(tmp_path)
-    with pytest.raises(ZeroDivisionError), run.stage("split", "f1", []):
+    with pytest.raises(ZeroDivisionError), run.stage("split", "f1"):
         raise ZeroDivisionError
     assert not run.is_finished("split", "f1")
 
 
 def test_a_changed_fingerprint_says_that_the_stage_is_done_again(tmp_path, capsys):
     run = Run(tmp_path)
-    with run.stage("train", "f1", []):
+    with run.stage("train", "f1"):
         pass
     assert capsys.readouterr().out == ""
-    with run.stage("train", "f2", []):
+    with run.stage("train", "f2"):
         pass
     assert "train: its input, settings or model changed" in capsys.readouterr().out
 
@@ -252,13 +252,13 @@ def test_beginning_a_run_records_profile_models_versions_and_seed(settings):
     assert memory["profile"] == "cpu" and memory["profile_reason"] == "asked for" and memory["seed"] == 42
     assert set(memory["models"]) == {"labeler", "writer", "classifier"}
     assert memory["versions"]["torch"].startswith("2.")
-    with run.stage("split", "f", []):
+    with run.stage("split", "f"):
         pass
     assert "split" in runs.begin(settings).memory["stages"]
 
 
 def test_a_stage_records_the_peak_memory_of_its_process_so_far(tmp_path):
     run, block = Run(tmp_path), np.ones(2**25)  # a quarter of a GiB
-    with run.stage("split", "f", []):
+    with run.stage("split", "f"):
         del block
     assert 0.25 < run.memory["stages"]["split"]["peak_memory"] < 64

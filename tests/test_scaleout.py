@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pandas as pd
 import psutil
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from tiny_models import tiny_qwen2
+from tiny_models import saved, tiny_qwen2
 
 from sirius_helpers.encoder.classifier import Classifier, new_model, save
 from sirius_helpers.errors import UserError
@@ -21,7 +22,7 @@ from sirius_helpers.extras.scaleout import LabelWorker, label_files, predict_fil
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.label import label
 from sirius_helpers.loaders import load_tokenizer
-from sirius_helpers.settings import PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import PROJECT, ModelSpec
 
 AWKWARD = ["Ботинки малы", "", 'Чашка, "с трещиной"', "две\nстроки", "01", "null"]
 BLOCK = 30
@@ -52,7 +53,7 @@ def small_blocks(monkeypatch):
 @pytest.fixture
 def adapter(settings, roberta, tmp_path):
     spec = ModelSpec(str(roberta))
-    settings = Settings(**{**vars(settings), "classifier": spec, "max_tokens": 64})
+    settings = replace(settings, classifier=spec, max_tokens=64)
     folder = tmp_path / "adapter"
     save(new_model(settings, 2), load_tokenizer(spec), folder, settings, ["обувь", "посуда"], temperature=1.0)
     return folder
@@ -116,10 +117,9 @@ def test_a_run_that_stopped_says_why_and_goes_on_with_what_is_missing(tmp_path, 
 
 @pytest.mark.parametrize("way", ["in this process", "over fsspec and Ray"])
 def test_labels_are_those_of_the_notebook(tmp_path, settings, data, way):
-    for part in tiny_qwen2():
-        part.save_pretrained(tmp_path / "labeler")
+    saved(tmp_path / "labeler", tiny_qwen2())
     spec = ModelSpec(str(tmp_path / "labeler"), chat=True)
-    settings = Settings(**{**vars(settings), "labeler": spec, "labeler_kind": "llm"})
+    settings = replace(settings, labeler=spec, labeler_kind="llm")
     expected, taxonomy = label(settings), read_categories(data)
     blank = pd.DataFrame({"id": ["blank"], "text": [None]})
     block = pa.Table.from_pandas(pd.concat([expected[["id", "text"]], blank]), preserve_index=False)
@@ -183,10 +183,7 @@ def test_what_a_worker_reports_is_said_in_one_line(text, message):
 
 @pytest.mark.parametrize(
     ("files", "message"),
-    [
-        ([], "holds no .csv and no .parquet files"),
-        (["a.csv", "b.parquet"], "holds both .csv and .parquet files"),
-    ],
+    [([], "holds no .csv and no .parquet files"), (["a.csv", "b.parquet"], "holds both .csv and .parquet files")],
 )
 def test_a_folder_that_cannot_be_read_is_refused_before_a_worker_starts(tmp_path, settings, files, message):
     (tmp_path / "in").mkdir()

@@ -4,11 +4,13 @@ import json
 import sys
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
 import torch
+from conftest import answering
 from tiny_models import tiny_qwen2
 
 from sirius_helpers.errors import UserError
@@ -22,7 +24,7 @@ from sirius_helpers.llm.candidates import Writer
 from sirius_helpers.llm.labelers import label_question
 from sirius_helpers.llm.questions import ClosedQuestion
 from sirius_helpers.loaders import causal_lm
-from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec, Settings
+from sirius_helpers.settings import CAUSAL_LM, PROJECT, ModelSpec
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 import llama_server
@@ -73,16 +75,8 @@ def serving(scripted):
             self.end_headers()
             self.wfile.write(said)
 
-        def log_message(self, *_):
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}/v1"
-    finally:
-        http.shutdown()
-        http.server_close()
+    with answering(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +195,7 @@ def served(settings, tmp_path):
     def at(address):
         there = ModelSpec(str(tmp_path / "tiny"), chat=True, server=address, server_requests=4)
         changes = {"labeler": there, "writer": there, "labeler_kind": "llm", "tokens_per_batch": 150}
-        return Settings(**{**vars(settings), **changes, "prior_correction": False})
+        return replace(settings, **changes, prior_correction=False)
 
     return model, at
 

@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_qwen2, tiny_roberta
 
 from sirius_helpers.encoder.classifier import WEIGHTS, Classifier, new_model, save
 from sirius_helpers.errors import UserError
@@ -53,38 +53,16 @@ def test_nothing_in_package_and_notebook_reads_a_pickle_or_runs_text_as_code():
     assert {name: found for name, code in sources.items() if (found := list(offences(code)))} == {}
 
 
-@pytest.fixture
-def poison(tmp_path):
-    """An object whose pickle leaves a trace when it is loaded by `pickle`."""
-
-    class Poison:
-        def __reduce__(self):
-            return (tmp_path.joinpath("was run").touch, ())
-
-    yield Poison()
-    assert not (tmp_path / "was run").exists()
-
-
-def test_the_trace_shows_when_a_pickle_is_loaded(tmp_path):
-    class Poison:
-        def __reduce__(self):
-            return (tmp_path.joinpath("was run").touch, ())
-
-    pickle.loads(pickle.dumps(Poison()))
-    assert (tmp_path / "was run").exists()
-
-
-def saved(folder, pair):
-    for part in pair:
-        part.save_pretrained(folder)
-    return ModelSpec(str(folder))
+def test_the_trace_shows_when_a_pickle_is_loaded(tmp_path, poison):
+    pickle.loads(pickle.dumps(poison))
+    (tmp_path / "was run").unlink()  # it was there
 
 
 @pytest.mark.parametrize(("loader", "make"), [(encoder, tiny_roberta), (causal_lm, tiny_qwen2)])
 @pytest.mark.parametrize("harm", ["a poisoned pickle", "a whole pickle", "a torn file"])
 def test_weights_that_are_no_whole_safetensors_are_refused(tmp_path, poison, loader, make, harm):
     model, tokenizer = make()
-    spec = saved(tmp_path / "model", (model, tokenizer))
+    spec = ModelSpec(saved(tmp_path / "model", (model, tokenizer)))
     weights, pickled = tmp_path / "model" / "model.safetensors", tmp_path / "model" / "pytorch_model.bin"
     if harm == "a torn file":
         weights.write_bytes(weights.read_bytes()[:-100])
@@ -97,7 +75,7 @@ def test_weights_that_are_no_whole_safetensors_are_refused(tmp_path, poison, loa
 
 def test_code_that_comes_with_a_model_is_not_run_and_nobody_is_asked_whether_it_may(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
-    spec = saved(tmp_path / "model", tiny_qwen2())
+    spec = ModelSpec(saved(tmp_path / "model", tiny_qwen2()))
     code = f"import pathlib\npathlib.Path({str(tmp_path / 'was run')!r}).touch()\n"
     (tmp_path / "model" / "evil.py").write_text(code, encoding="utf-8")
     names = {name: f"evil.{name}" for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer")}

@@ -1,4 +1,4 @@
-"""Whole runs that are killed, damaged, doubled and starved (tests/soak.py does it), and what a change makes stale."""
+"""Whole runs that are killed, damaged, doubled and starved (tests/soak/ does it), and what a change makes stale."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 import nbformat
 import pytest
 from conftest import write_csv
-from tiny_models import tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_qwen2, tiny_roberta
 
 from sirius_helpers import __main__
 from sirius_helpers.augment import augment
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("quick")
 @pytest.fixture(scope="module")
 def faults():
     """What became of the faults: name -> (times done, problems)."""
-    command = [sys.executable, "tests/soak.py", "--short"]
+    command = [sys.executable, "-m", "soak.soak", "--short"]
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=PROJECT / "tests", env=environment, capture_output=True, text=True)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert lines, result.stderr
     return {line["fault"]: (line["times"], line["problems"]) for line in lines}
@@ -69,8 +69,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     values = t4() | {"device": "cpu", "profile_reason": "test", "run": "tiny"}
     for role, pair in (("labeler", tiny_qwen2()), ("writer", tiny_qwen2(1)), ("classifier", tiny_roberta())):
-        for part in pair:
-            part.save_pretrained(folder / role)
+        saved(folder / role, pair)
         values[role] = ModelSpec(str(folder / role), chat=role != "classifier")
     values |= {"epochs": 1, "warmup_share": 0.0, "batch_size": 4, "max_tokens": 32, "bootstrap": 5, "test_share": 0.3}
     values |= {"max_synthetic": 3, "max_attempts": 2, "max_new_tokens": 6, "judge_draws": 1, "length_slack": 1_000}

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from tiny_models import tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_qwen2, tiny_roberta
 
 from sirius_helpers import settings as module
 from sirius_helpers.augment import augment
@@ -28,8 +28,7 @@ def t4(tmp_path, data, monkeypatch):
         ("writer", tiny_qwen2(1)),
         ("classifier", tiny_roberta()),
     ):
-        for part in pair:
-            part.save_pretrained(tmp_path / role)
+        saved(tmp_path / role, pair)
         spec = values[role]
         # fp16 arithmetic is a GPU's: the CPU lacks half of its kernels
         weights = "bf16" if spec.weights == "fp16" else spec.weights

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import tiny_roberta
+from conftest import write_split
+from tiny_models import saved, tiny_roberta
 
 from sirius_helpers import train as training
 from sirius_helpers.encoder import trainer
@@ -16,7 +17,7 @@ from sirius_helpers.encoder.scores import fit_temperature
 from sirius_helpers.encoder.trainer import class_weights, new_trainer
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.runs import Run
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import ModelSpec
 from sirius_helpers.train import best_epoch, train
 
 
@@ -27,13 +28,10 @@ def ready(settings, roberta):
     rows += [(f"чашка {n} треснула", "посуда", "train") for n in range(12)]
     rows += [(f"сапоги {n} малы", "обувь", "validation") for n in range(40, 44)]
     rows += [(f"чашка {n} красивая", "посуда", "validation") for n in range(40, 44)]
-    table = pd.DataFrame(rows, columns=["text", "category", "part"]).assign(synthetic=False)
-    run = Run(settings.folder)
-    run.folder.mkdir(parents=True)
-    table.assign(source_id=range(len(table))).to_csv(run.path("split.csv"), index=False)
+    write_split(settings, rows)
     changes = {"classifier": ModelSpec(str(roberta)), "epochs": 4, "learning_rate": 5e-3, "batch_size": 8}
     changes |= {"lora_dropout": 0.0, "max_tokens": 64, "label_smoothing": 0.0}
-    return Settings(**{**vars(settings), **changes})
+    return replace(settings, **changes)
 
 
 def test_the_loss_falls_and_the_kept_epoch_is_the_best_weighted_f1_of_the_second_half(ready, monkeypatch):
@@ -152,7 +150,7 @@ def test_the_head_starts_at_the_linear_solution():
 
 def test_unknown_adapter_layers_are_named(ready):
     with pytest.raises(UserError, match=r"lora_targets \['q_proj'\] are not layers"):
-        train(Settings(**{**vars(ready), "lora_targets": ("q_proj",)}))
+        train(replace(ready, lora_targets=("q_proj",)))
 
 
 def test_one_category_only_is_a_clear_error(ready):
@@ -172,8 +170,7 @@ def test_categories_that_the_taxonomy_no_longer_names_are_a_clear_error(ready):
 def test_accumulated_batches_learn_as_one_large_batch_does(ready, tmp_path):
     """Loss and gradient of a step, with every version of the Trainer."""
     pair = tiny_roberta(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    for part in pair:
-        part.save_pretrained(tmp_path / "still")
+    saved(tmp_path / "still", pair)
     rows = [{"input_ids": [5 + n, 7, 9 + n], "labels": n % 2} for n in range(8)]
     found = []
     for size in (8, 2):

@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import pandas as pd
 import pytest
 from conftest import write_csv
-from tiny_models import tiny_qwen2
+from tiny_models import saved, tiny_qwen2
 
 from sirius_helpers.settings import PROJECT
 
@@ -87,8 +87,7 @@ def test_an_installed_wheel_goes_from_csvs_to_a_submission_in_a_folder_of_its_ow
     write_csv(here / "reviews" / "test.csv", "text", ["Ботинки малы", "Чашка с трещиной"])
     (here / "reviews" / "categories.txt").write_text("обувь\nпосуда\n", encoding="utf-8")  # examples: the wheel's own
     shutil.copytree(roberta, here / "encoder")
-    for part in tiny_qwen2():
-        part.save_pretrained(here / "chat")
+    saved(here / "chat", tiny_qwen2())
     environment = {name: value for name, value in os.environ.items() if name != "SIRIUS_CHECKPOINTS"}
     environment |= {"PYTHONPATH": str(site), "HOME": "/sys"}  # where not even root may make a folder
     environment.pop("SIRIUS_CACHE", None)

@@ -1,7 +1,7 @@
 """Models of a few thousand random parameters with byte-level tokenizers: made in a moment, without a network.
 
 model, tokenizer = tiny_qwen2()
-model.save_pretrained(folder), tokenizer.save_pretrained(folder)   # what `from_pretrained` then loads
+spec = ModelSpec(saved(folder, tiny_qwen2()))      # as a folder that `from_pretrained` loads
 """
 
 from functools import cache
@@ -146,3 +146,10 @@ def _model(model_class, config_class, tokenizer, seed, settings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_class(config).float().eval()
+
+
+def saved(folder, parts):
+    """The folder's name, with a model, its tokenizer or both saved in it."""
+    for part in parts:
+        part.save_pretrained(folder)
+    return str(folder)

@@ -28,11 +28,7 @@ SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outwe
 
 
 def scores_with_intervals(
-    truth: Iterable[str],
-    predicted: Iterable[str],
-    sources: Iterable[str],
-    labels: Sequence[str],
-    settings: Settings,
+    truth: Iterable[str], predicted: Iterable[str], sources: Iterable[str], labels: Sequence[str], settings: Settings
 ) -> Json:
     """Weighted F1, macro F1 and accuracy, each with a 95 % percentile-bootstrap interval, and per-class scores.
 

@@ -5,7 +5,6 @@ settings_for("auto", data=data_folder("contest"))      # any other name is taken
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from sklearn.datasets import fetch_file
 
 from ..errors import UserError
 from ..files.journal import writing
+from ..files.runs import digest
 from ..settings import PROJECT
 
 CONTEST = "contest"  # what a user writes as DATA
@@ -53,7 +53,7 @@ def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for name, known in files.items():
         path, url = folder / name, f"{address.rstrip('/')}/{name}"
-        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != known:
+        if path.exists() and digest(path) != known:
             raise UserError(
                 f"{path} is not the contest's file (its sha256 differs). Move it away, and it is fetched again; to "
                 f"work on a file of your own, write its folder's path as DATA instead of {CONTEST!r}."

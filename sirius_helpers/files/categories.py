@@ -9,7 +9,6 @@ label per line), whose labels take description and examples from the package's o
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter,
 
 from ..errors import UserError
 from ..settings import BUNDLED
-from .decoding import read_text, read_toml, tell
+from .decoding import composed, read_text, read_toml, tell
 from .tables import ERROR_VALUE, listed, rows_of
 
-Name = Annotated[str, AfterValidator(lambda name: " ".join(name.split()))]  # also without a spreadsheet's odd spaces
+Name = Annotated[str, AfterValidator(composed)]
 Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
@@ -72,19 +71,10 @@ def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
     return {name: category.label for category in taxonomy for name in (category.label, *category.aliases)}
 
 
-def label_named(name: str, names: dict[str, str], place: str) -> str:
-    """The label that a name of `by_any_name` stands for; `place` begins the complaint about another."""
-    (label,) = labels_named([name], names, lambda _: place)
-    return label
-
-
 def labels_named(given: Iterable[str], names: dict[str, str], place: Callable[[list[int]], str]) -> list[str]:
-    """The labels that a column's names stand for, separators and quotes around them left out where that helps.
-
-    UserError about all others at once; `place` tells where so many rows are.
-    """
-    plain = [" ".join(unicodedata.normalize("NFC", name).split()) for name in given]
-    plain = [name if name in names else _bare(name) for name in plain]
+    """The labels that a column's names stand for (`by_any_name`), separators and quotes around them left out where
+    that helps. UserError about all others at once; `place` tells where so many rows are."""
+    plain = [name if name in names else _bare(name) for name in map(composed, given)]
     if wrong := {row: name for row, name in enumerate(plain, start=1) if name not in names}:
         allowed = ", ".join(name for name, label in names.items() if name == label)
         unknown = [name for name in dict.fromkeys(wrong.values()) if name]

@@ -58,6 +58,11 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     return text, notes
 
 
+def composed(text: str) -> str:
+    """A text with its letters composed and single blanks in place of a spreadsheet's odd spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
 def tell(path: Path, notes: list[str]) -> None:
     """Say in one line what was repaired, if anything was."""
     if notes:

@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..llm.judge import FILE as CONTROL
 from ..llm.judge import read_control
 from ..llm.labelers import label_prompt
-from ..llm.tokens import PromptTokens
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
+from ..models.text_tokens import PromptTokens
 from ..prompts import FILE as PROMPTS_FILE
 from ..prompts import FOR_A_BASE_MODEL, PROMPTS, Template, one_line, read_prompts, split_prompt, template_for
 from ..settings import CAUSAL_LM, CHAT_LM, ENCODER, ModelSpec, Settings

@@ -14,7 +14,6 @@ import csv
 import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -29,8 +28,8 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import UserError
 from ..kinds import Json
 from ..settings import Settings
-from .categories import Category, by_any_name, label_named, labels_named, read_categories
-from .decoding import read_text, tell
+from .categories import Category, by_any_name, labels_named, read_categories
+from .decoding import composed, read_text, tell
 from .journal import read_records, write_atomically
 from .lock import run_lock
 from .runs import Run
@@ -78,7 +77,7 @@ def review_ids(texts: Iterable[str]) -> list[str]:
 
 def normalised(text: str) -> str:
     """A text without case, spacing and ways of writing a letter: what makes two copies of one review equal."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return composed(text).casefold()
 
 
 def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
@@ -271,7 +270,7 @@ def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
     texts = read_labels(run).set_index("id")["text"]
     if id not in texts:
         raise UserError(f"no review has the id {id!r}; see the column id of the labels.")
-    right = label_named(category.strip(), by_any_name(read_categories(settings.data)), f"review {id}")
+    (right,) = labels_named([category], by_any_name(read_categories(settings.data)), lambda _: f"review {id}")
     path, row = run.path(CORRECTIONS), {"id": id, "text": texts[id], "category": right}
     with run_lock(run.folder):
         table = read_table(path, ["category"]) if path.exists() else pd.DataFrame(columns=["id", "category"])
@@ -300,6 +299,9 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_atomically(path, text.encode("utf-8", "surrogatepass"))
 
 
-def read_csv(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def read_csv(
+    path: Path, columns: list[str] | None = None, skiprows: Callable[[int], bool] | None = None
+) -> pd.DataFrame:
     """A table that `write_csv` wrote: texts to the letter (WORDS), the rest as numbers and truth values."""
-    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=dict.fromkeys(WORDS, str))
+    types = dict.fromkeys(WORDS, str)
+    return pd.read_csv(path, usecols=columns, keep_default_na=False, dtype=types, skiprows=skiprows)

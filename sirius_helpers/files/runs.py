@@ -16,9 +16,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,16 +193,21 @@ class Run:
         return done
 
     @contextmanager
-    def stage(self, name: str, fingerprint: str, files: Sequence[str]) -> Iterator[Json]:
+    def stage(self, name: str, fingerprint: str) -> Iterator[Json]:
         """Time a stage and, when its block ends well, record it with its files' hashes.
 
-        Those are the files that it wrote and, as they were when it began, those that it read. Nobody else works in the
-        folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
+        Those are the files that it writes and, as they were when it began, those that it reads. Nobody else works in
+        the folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
         """
         with run_lock(self.folder), writing(self.folder):
             before, read = self.memory["stages"].get(name), self.read_by(name)
             if before is None:  # no content of its files is what it writes when it finishes
-                never = {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": dict.fromkeys(files)}
+                never = {
+                    "fingerprint": None,
+                    "seconds": 0.0,
+                    "finished": "not yet",
+                    "files": dict.fromkeys(WRITES[name]),
+                }
                 self._record(name, never)
             elif before["fingerprint"] not in (None, fingerprint):
                 then = EARLIER | before.get("read", {})
@@ -225,7 +230,7 @@ class Run:
                 "seconds": round(time.perf_counter() - start, 1),
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "read": read,
-                "files": {file: digest(self.path(file)) for file in files},
+                "files": {file: digest(self.path(file)) for file in WRITES[name]},
             }
             self._record(name, facts | peak_memory() | done)
 
@@ -258,7 +263,7 @@ def begin(settings: Settings) -> Run:
         profile=settings.profile,
         profile_reason=settings.profile_reason,
         seed=settings.seed,
-        settings=settings.as_dict(),
+        settings=asdict(settings),
         models={role: vars(spec) | SOURCES.get(spec.name, {}) for role, spec in models.items()},
         versions={"sirius": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},

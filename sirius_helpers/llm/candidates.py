@@ -1,6 +1,6 @@
 """Candidates for synthetic reviews: written in batches, filtered, judged, and tried again until the quota is filled.
 
-Knows the model in its two roles and what it is asked to make; the stage around it is in augmentation.py.
+Knows the model in its two roles and what it is asked to make; the stage around it is in augment.py.
 
     writer = Writer(model, tokenizer, settings)
     fill(wanted, writer, kept, refused, originals, settings)
@@ -19,13 +19,13 @@ from ..errors import UserError
 from ..files.journal import Journal
 from ..kinds import Json, JsonView, LanguageModel, Prompt, Tokenizer
 from ..models.batching import Batcher, progress
+from ..models.text_tokens import PromptTokens
 from ..prompts import one_line, split_prompt, template_for
 from ..settings import Settings
 from .filters import bare, cleaned, first_reason, word_runs
 from .judge import judge_question, p_yes, verdicts
 from .quotas import Wanted
 from .sampler import sampler_of
-from .tokens import PromptTokens
 
 COLUMNS = ["source_id", "copy", "attempt", "category", "text", "original", "p_yes"]  # of a kept text
 ACCEPTED, BY_HAND = "accepted", "by_hand"  # reasons beside those of the filters and "judge"
@@ -65,12 +65,7 @@ class Writer:
 
 
 def fill(
-    wanted: list[Wanted],
-    writer: Writer,
-    kept: Journal,
-    refused: Journal,
-    originals: list[str],
-    settings: Settings,
+    wanted: list[Wanted], writer: Writer, kept: Journal, refused: Journal, originals: list[str], settings: Settings
 ) -> None:
     """Rounds over everything still open, until the quota is filled or each item had its attempts.
 
@@ -88,6 +83,23 @@ def fill(
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
+
+        def work(batch: list[int]) -> None:  # of this round
+            items = [todo[i] for i in batch]
+            new = [(*item.key, attempt) not in tried for item in items]
+            if not any(new):
+                return
+            tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
+            fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
+            for record in fresh:
+                if record["reason"] == ACCEPTED and key_of(record) in done:
+                    record["reason"] = BY_HAND
+            refused.append(r for r in fresh if r["reason"] != ACCEPTED)
+            good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
+            kept.append(good)
+            known.extend(bare(r["text"]) for r in fresh if _judged(r))
+            bar.update(len(good))
+
         for attempt in count():
             stop_if_hopeless(wanted, kept, refused, settings)
             allowed = attempts_allowed(kept, refused, settings.max_attempts)
@@ -97,29 +109,6 @@ def fill(
             done = set(map(key_of, kept.records))
             tried = set(map(attempt_of, kept.records + refused.records))
             lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
-
-            def work(
-                batch: list[int],
-                todo: list[Wanted] = todo,
-                done: set[tuple[str, int]] = done,
-                tried: set[tuple[str, int, int]] = tried,
-                attempt: int = attempt,
-            ) -> None:
-                items = [todo[i] for i in batch]
-                new = [(*item.key, attempt) not in tried for item in items]
-                if not any(new):
-                    return
-                tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
-                fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
-                for record in fresh:
-                    if record["reason"] == ACCEPTED and (record["source_id"], record["copy"]) in done:
-                        record["reason"] = BY_HAND
-                refused.append(r for r in fresh if r["reason"] != ACCEPTED)
-                good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
-                kept.append(good)
-                known.extend(bare(r["text"]) for r in fresh if _judged(r))
-                bar.update(len(good))
-
             batcher.run(lengths, work)
         bar.total = bar.n  # a text that none of its attempts gave will not come
         bar.refresh()
@@ -217,18 +206,8 @@ def _attempt(
     for item, text in zip(items, texts, strict=True):
         reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
         batch_texts += [bare(text)] if reason is None else []
-        records.append(
-            {
-                "source_id": item.source_id,
-                "copy": item.copy,
-                "attempt": attempt,
-                "category": item.category,
-                "text": text,
-                "original": item.original,
-                "p_yes": None,
-                "reason": reason,
-            }
-        )
+        found = (item.source_id, item.copy, attempt, item.category, text, item.original, None, reason)
+        records.append(dict(zip([*COLUMNS, "reason"], found, strict=True)))
     open_ = [i for i, record in enumerate(records) if record["reason"] is None]
     for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
         yes = verdicts(float(p), settings.judge_draws, names[i])

@@ -10,11 +10,14 @@ Knows texts only. What an annoyed buyer writes too ("извините, но за
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
+from typing import TypeAlias
 
 from rapidfuzz import fuzz, process
 
 from ..settings import Settings
+
+Filter: TypeAlias = Callable[[str, str, Settings], bool]  # of a text, its original and the thresholds
 
 # Small models misspell "перефразированный" in a dozen ways; "перфорация" and "периферия" stay allowed.
 _PARAPHRASE = r"(?:пере|пери|пер)ф(?:о?раз|аз|ер(?!и)|ор[мтуэ]|ранж)|рефраз|фразирован"
@@ -73,7 +76,7 @@ _MARKUP = re.compile(
     r"|^(?:assistant|user)\b(?! (?-i:[a-z]))",  # but "user cannot log in" is a customer's
     re.IGNORECASE | re.MULTILINE,
 )
-_PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)  # a form: [название товара], рад(а)
+_PLACEHOLDER = re.compile(r"\[[^\]\d]{3,}\]|\w\((?:а|ась|ла)\)", re.IGNORECASE)
 _OPENING = re.compile(
     # a first paragraph that ends in a colon, or a label with the review on the same line
     r"^(?:[^\n]{1,300}:[*\s]*\n\s*\n"
@@ -112,29 +115,9 @@ def too_long(text: str, original: str, settings: Settings) -> bool:
     return len(text) > max(settings.max_length_ratio * len(original), len(original) + settings.length_slack)
 
 
-def refusal(text: str, original: str, settings: Settings) -> bool:
-    """A model that says it cannot or will not."""
-    return bool(_REFUSAL.search(text))
-
-
-def meta_talk(text: str, original: str, settings: Settings) -> bool:
-    """Talk about the task or the text, or the shop's voice, instead of a buyer's."""
-    return bool(_META.search(text))
-
-
 def several_variants(text: str, original: str, settings: Settings) -> bool:
     """Numbered variants or a list, where the original has none."""
     return bool(_VARIANTS.search(text) or _LIST.search(text) and not _LIST.search(original))
-
-
-def markup(text: str, original: str, settings: Settings) -> bool:
-    """Marks of a chat template or of Markdown, ruled lines."""
-    return bool(_MARKUP.search(text))
-
-
-def placeholder(text: str, original: str, settings: Settings) -> bool:
-    """A form left to be filled in: [название товара], рад(а)."""
-    return bool(_PLACEHOLDER.search(text))
 
 
 def foreign_script(text: str, original: str, settings: Settings) -> bool:
@@ -158,9 +141,23 @@ def copy_of_original(text: str, original: str, settings: Settings) -> bool:
     return similarity(text, original) >= settings.max_copy_similarity
 
 
+def _finds(pattern: re.Pattern[str]) -> Filter:
+    return lambda text, original, settings: bool(pattern.search(text))
+
+
 # What says most about a candidate comes first, its length last.
-_IN_ORDER = (refusal, meta_talk, several_variants, markup, placeholder, foreign_script, repetition, copy_of_original)
-FILTERS = {f.__name__: f for f in (*_IN_ORDER, too_short, too_long)}
+FILTERS: dict[str, Filter] = {
+    "refusal": _finds(_REFUSAL),  # a model that says it cannot or will not
+    "meta_talk": _finds(_META),  # talk about the task or the text, or the shop's voice, instead of a buyer's
+    "several_variants": several_variants,
+    "markup": _finds(_MARKUP),  # marks of a chat template or of Markdown, ruled lines
+    "placeholder": _finds(_PLACEHOLDER),  # a form left to be filled in: [название товара], рад(а)
+    "foreign_script": foreign_script,
+    "repetition": repetition,
+    "copy_of_original": copy_of_original,
+    "too_short": too_short,
+    "too_long": too_long,
+}
 
 
 def first_reason(

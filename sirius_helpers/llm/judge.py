@@ -24,8 +24,7 @@ from ..files.tables import read_table
 from ..kinds import Json, LanguageModel, Tokenizer
 from ..prompts import one_line, template_for
 from ..settings import BUNDLED, Settings
-from .asking import closed_question
-from .questions import ClosedQuestion
+from .questions import ClosedQuestion, closed_question
 
 FILE = "judge_control.csv"
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing

@@ -6,37 +6,28 @@ with loaded_labeler(taxonomy, settings) as labeler:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
-from ..encoder.embedding import embed, logistic_regression
-from ..encoder.label_noise import out_of_fold
-from ..encoder.scores import calibrated, fit_temperature
 from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
-from ..kinds import LanguageModel, OnBatch, Tokenizer
+from ..kinds import Json, LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..models.batching import Batcher
 from ..prompts import Template, one_line, template_for
 from ..settings import ModelSpec, Settings
-from .asking import closed_question
-from .questions import ClosedQuestion
+from .questions import ClosedQuestion, closed_question
 
 SHOTS = 2  # example turns of each category
 UNSEEN = 4  # phrases of each category that tell how the model leans
+CALIBRATED = "on unseen phrases"  # what the fingerprint of few-shot labels says of their probabilities
 TINY = 1e-9  # a probability of 0 would forbid what the other labeler says
-
-
-class Labeler(Protocol):
-    """Gives probabilities of every category, a batch at a time."""
-
-    def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
-        """Label the texts; every finished batch goes to `on_batch`."""
+Labeler: TypeAlias = Callable[[Sequence[str], OnBatch], None]  # hands over the probabilities of each finished batch
 
 
 @contextmanager
@@ -45,17 +36,16 @@ def loaded_labeler(taxonomy: list[Category], settings: Settings) -> Iterator[Lab
     asked = settings.labeler_kind == "llm"
     by_examples = pooled_with(settings) if asked else settings.labeler
     with ExitStack() as models:
-        labeler: Labeler | None = None
+        labelers: list[Labeler] = []
         if by_examples:
             need_examples(taxonomy, settings.data)
             loaded = models.enter_context(encoder(by_examples, settings.device))
-            labeler = FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings)
+            labelers.append(FewShotLabeler(taxonomy, *loaded, by_examples.text_prefix, settings))
         if asked:
             language_model = models.enter_context(causal_lm(settings.labeler, settings.device, "labeler"))
-            llm = LlmLabeler(taxonomy, *language_model, settings)
-            labeler = Pool(labeler, llm, settings.second_weight) if labeler else llm
-        assert labeler is not None
-        yield labeler
+            labelers.append(LlmLabeler(taxonomy, *language_model, settings))
+        first, *then = labelers
+        yield Pool(first, then[0], settings.second_weight) if then else first
 
 
 def pooled_with(settings: Settings) -> ModelSpec | None:
@@ -125,27 +115,26 @@ class FewShotLabeler:
     def __init__(
         self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, prefix: str, settings: Settings
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.prefix, self.batcher = prefix, Batcher(settings.tokens_per_batch)
+        from ..encoder.embedding import embed, logistic_regression  # the LLM's labeler does without
+        from ..encoder.label_noise import out_of_fold
+        from ..encoder.scores import calibrated, fit_temperature
+
+        options: Json = {"prefix": prefix, "batcher": Batcher(settings.tokens_per_batch)}
+        self.embed: Callable[..., np.ndarray] = lambda texts, **more: embed(texts, model, tokenizer, **options, **more)
         known, names = zip(*phrases(taxonomy), strict=True)
-        vectors = self._embedded(known)
-        self.head = logistic_regression(vectors, names, settings.few_shot_c, class_weight="balanced")
-        labels = labels_of(taxonomy)
-        self.columns = [list(self.head.classes_).index(name) for name in labels]
-        # The phrases are few and the regularisation is strong: as it comes, it is far less sure than it is right.
-        unseen = out_of_fold(vectors, names, np.arange(len(names)), labels, settings.few_shot_c, settings.seed)
-        self.temperature = fit_temperature(unseen, np.array([labels.index(name) for name in names]))
+        vectors, labels = self.embed(known), labels_of(taxonomy)
+        head = logistic_regression(vectors, names, settings.few_shot_c, class_weight="balanced")
+        columns = [list(head.classes_).index(name) for name in labels]
+        # As it comes, the strongly regularised model is far less sure than it is right.
+        unseen = out_of_fold(vectors, names, np.arange(len(names)), labels, settings.few_shot_c, seed=0)
+        temperature = fit_temperature(unseen, np.array([labels.index(name) for name in names]))
+        self.chances: Callable[[np.ndarray], np.ndarray] = lambda rows: calibrated(
+            head.predict_proba(rows)[:, columns], temperature
+        )
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch."""
-
-        def classify(batch: Sequence[int], vectors: np.ndarray) -> None:
-            on_batch(batch, calibrated(self.head.predict_proba(vectors)[:, self.columns], self.temperature))
-
-        self._embedded(texts, classify)
-
-    def _embedded(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
-        return embed(texts, self.model, self.tokenizer, prefix=self.prefix, batcher=self.batcher, on_batch=on_batch)
+        self.embed(texts, on_batch=lambda batch, vectors: on_batch(batch, self.chances(vectors)))
 
 
 def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[object]:
@@ -153,8 +142,8 @@ def labeler_fingerprint(settings: Settings, taxonomy: list[Category]) -> list[ob
     shown = [(category.label, category.description, category.examples) for category in taxonomy]
     common: list[object] = [settings.labeler_kind, settings.labeler.identity, shown]
     if settings.labeler_kind == "few-shot":
-        return [*common, settings.few_shot_c]
+        return [*common, settings.few_shot_c, CALIBRATED]
     second = pooled_with(settings)
-    pooled = second and [second.identity, settings.second_weight, settings.few_shot_c]
+    pooled = second and [second.identity, settings.second_weight, settings.few_shot_c, CALIBRATED]
     asked = [asdict(label_prompt(taxonomy, settings)), settings.max_review_chars]
     return [*common, pooled, asked]

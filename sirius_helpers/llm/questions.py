@@ -1,9 +1,10 @@
-"""Log-probabilities of a closed set of answers, one forward a batch and no generation: labels and verdicts.
+"""Log-probabilities of a closed set of answers, one forward pass per batch and no generation: labels and verdicts.
 
-The fixed beginning of the prompt is encoded once and shared by all texts. Behind it stand the rest of each
-prompt and one tree of all answers, under a mask that keeps the branches apart. Knows tokens and models; not
-what is asked.
+The fixed beginning of the prompt is encoded once and shared by all texts. After it come the rest of each prompt and one
+tree of all answers, under a mask that keeps the branches apart. Knows prompts, tokens and models; not what an answer
+means.
 
+    question = closed_question(template, settings.writer, ["yes", "no"], model, tokenizer, settings, prior_texts=())
     question = ClosedQuestion(model, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
     log_probs = question.log_probs(["Сапоги промокают"])                 # (texts, answers)
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import singledispatch
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,47 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ..errors import UserError, not_finite
-from ..kinds import OnBatch, Prompt, Tokenizer
+from ..kinds import LanguageModel, OnBatch, Prompt, Tokenizer
 from ..models.batching import Batcher
-from .answer_tree import AnswerTree, lay_out
-from .tokens import PromptTokens, encode
+from ..models.text_tokens import PromptTokens, encode
+from ..prompts import Template, answer_end, split_prompt
+from ..settings import ModelSpec, Settings
 
 HEAD_POSITIONS = 256  # that meet the whole vocabulary at once: up to 262k logits each
 TOLERANCE = 0.05  # of the largest score: bf16 rounding was seen to move scores by 0.004 of it
+
+
+def closed_question(
+    template: Template,
+    spec: ModelSpec,
+    answers: Sequence[str],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    prior_texts: Sequence[str],
+    **values: str,
+) -> ClosedQuestion:
+    """A prompt, filled with `values`, and the answers, each ended as `spec` ends it.
+
+    A base model goes on after the prompt's colon, with a blank.
+    """
+    prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
+    return question_to(
+        model,
+        tokenizer,
+        prefix,
+        tail,
+        answers=answers if spec.chat else [f" {answer}" for answer in answers],
+        end=answer_end(tokenizer, spec.chat),
+        prior_texts=prior_texts,
+        token_budget=settings.tokens_per_batch,
+    )
+
+
+@singledispatch
+def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
+    """A closed question to a model in memory; what holds a model elsewhere registers a kind of its own."""
+    return ClosedQuestion(model, *framed, **options)
 
 
 class ClosedQuestion:
@@ -162,10 +198,59 @@ class ClosedQuestion:
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-@singledispatch
-def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
-    """A closed question to a model in memory; what holds a model elsewhere registers a kind of its own."""
-    return ClosedQuestion(model, *framed, **options)
+class AnswerTree:
+    """The answers' tokens as a tree. A node is the tuple of tokens that leads to it; the prompt is the root ().
+
+    The forward needs the nodes at which a next token is scored, and those on the way there. Scored are the branching
+    ones: a single possible token has probability one.
+    """
+
+    def __init__(self, answers: Sequence[str], paths: list[tuple[int, ...]]) -> None:
+        children: dict[tuple[int, ...], set[int]] = {}
+        for path in paths:
+            for n, token in enumerate(path):
+                children.setdefault(path[:n], set()).add(token)
+        unclear = [not path or paths.count(path) > 1 or path in children for path in paths]
+        if any(unclear) or len(paths) < 2:
+            raise UserError(
+                "a closed question needs two or more answers, none of them empty, doubled or (without `end`) the "
+                f"beginning of another; given: {list(answers)}, at fault: {list(compress(answers, unclear))}."
+            )
+        scored = [node for node in children if len(children[node]) > 1]
+        nodes = sorted({node[:n] for node in scored for n in range(1, len(node) + 1)}, key=len)
+        self.ids = [node[-1] for node in nodes]
+        self.depths = torch.tensor([len(node) for node in nodes], dtype=torch.long)
+        self.visible = torch.tensor([[node[: len(other)] == other for other in nodes] for node in nodes])
+        self.places = scored  # the tokens of an answer that lead to each scored node
+        self.scored = torch.tensor([nodes.index(node) + 1 if node else 0 for node in scored])  # 0: the root
+        self.tokens = sorted({token for node in scored for token in children[node]})
+        self.allowed = torch.tensor([[token in children[node] for token in self.tokens] for node in scored])
+        self.paths = []  # of each answer: its scored nodes, and which token it takes there
+        for path in paths:
+            steps = [(path[:n], token) for n, token in enumerate(path) if path[:n] in scored]
+            self.paths.append(([scored.index(s) for s, _ in steps], [self.tokens.index(t) for _, t in steps]))
+
+
+def lay_out(
+    prompts: Sequence[Prompt], tree: AnswerTree, prefix: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One prompt per row, the tree right after it, then padding.
+
+    Returns ids and positions (rows, tokens), what each token sees (rows, tokens, prefix + tokens), and the
+    scored places (rows, scored nodes) as indices into the flattened rows.
+    """
+    width = max(len(rest) for _, rest in prompts) + len(tree.ids)
+    ids, positions = torch.zeros(2, len(prompts), width, dtype=torch.long)
+    visible = torch.ones(width, prefix + width, dtype=torch.bool).tril(prefix).repeat(len(prompts), 1, 1)
+    scored = []
+    for row, (shared, rest) in enumerate(prompts):
+        root, size = len(rest) - 1, len(rest) + len(tree.ids)
+        ids[row, :size] = torch.tensor([*rest, *tree.ids])
+        positions[row, :size] = shared + torch.cat([torch.arange(root + 1), root + tree.depths])
+        visible[row, :, shared:prefix] = False
+        visible[row, root + 1 : size, prefix + root + 1 : prefix + size] = tree.visible
+        scored.append(row * width + root + tree.scored)
+    return ids, positions, visible, torch.stack(scored)
 
 
 class _PrefixLayer(DynamicLayer):
@@ -179,9 +264,9 @@ class _PrefixLayer(DynamicLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.keys is None or self.values is None:
             return super().update(key_states, value_states)
-        return _behind(self.keys, key_states), _behind(self.values, value_states)
+        return _after(self.keys, key_states), _after(self.values, value_states)
 
 
-def _behind(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """The new ones of each row behind the ones that all rows share."""
+def _after(kept: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The new ones of each row after the ones that all rows share."""
     return torch.cat([kept.expand(len(new), -1, -1, -1), new], dim=-2)

@@ -19,7 +19,8 @@ from ..errors import UserError
 from ..files.inputs import check_inputs
 from ..files.runs import Run, begin, pinned
 from ..kinds import Json, JsonView
-from ..loaders import is_causal_lm, load_tokenizer
+from ..loaders import load_config, load_tokenizer
+from ..models.checks import writes_text
 from ..settings import ModelSpec, Settings, choose_profile, settings_for
 
 if TYPE_CHECKING:  # what only names a type need not be installed
@@ -64,7 +65,7 @@ def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | i
     values, _ = choose_profile(profile)
     changes: Json = {role: _named(values[role], name.strip()) for role, name in models.items() if name.strip()}
     if "labeler" in changes:
-        changes["labeler_kind"] = "llm" if is_causal_lm(changes["labeler"]) else "few-shot"
+        changes["labeler_kind"] = "llm" if writes_text(load_config(changes["labeler"])) else "few-shot"
         print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
     if str(max_synthetic).strip() == "all":
         changes["max_synthetic"] = None

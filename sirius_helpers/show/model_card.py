@@ -34,8 +34,7 @@ def model_card(settings: Settings, run: Run, metrics: Json, rows: pd.DataFrame) 
     origin = run.memory.get("models", {}).get("classifier", {})
     revision = f" at {spec.revision}" if spec.revision else ""
     package = f" (from {origin['package']} {origin['version']})" if "package" in origin else ""
-    on_hub = ":" not in spec.name and not Path(spec.name).exists()
-    base, tags = spec.name if on_hub else None, ["lora", "reviews", "sirius"]
+    base, tags = spec.name if spec.on_hub else None, ["lora", "reviews", "sirius"]
     labelers = read_csv(run.need("labels.csv"))["labeler"].map(_public).value_counts()
     counts = _counts(rows, labels_of(taxonomy))
     card = ModelCard.from_template(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ..encoder.scores import ORIGINAL, class_rows, coverage_rows, score_rows
-from ..files.reviews import BY_HAND, PARTS
+from ..files.reviews import BY_HAND, PARTS, read_csv
 from ..files.runs import Run
 from ..kinds import Json
 from ..llm.diversity import discriminability, diversity
@@ -238,11 +238,9 @@ def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
 def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
     """A random sample of what `predict` returned, with its texts: columns text, category, confidence."""
     chosen = predictions.sample(min(n, len(predictions)), random_state=0).index
-    found = pd.read_csv(
+    found = read_csv(
         run.need("predictions.csv"),
-        usecols=["text", "category", "confidence"],
-        dtype={"text": str, "category": str},
-        keep_default_na=False,
+        ["text", "category", "confidence"],
         skiprows=lambda row: row > 0 and row - 1 not in chosen,  # the header is row 0
     )
     return found.set_index(chosen.sort_values()).loc[chosen]

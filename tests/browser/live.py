@@ -1,7 +1,7 @@
 """A person at work in JupyterLab: a label set right by a drop-down, a synthetic review rejected by its button.
 
-    python tests/live.py checkpoints/sample            # a finished run of data/sample; exit code 1 when a step failed
-    python tests/live.py checkpoints/sample /tmp/pictures           # leaves screenshots there as well
+    python tests/browser/live.py checkpoints/sample    # a finished run of data/sample; exit code 1 when one failed
+    python tests/browser/live.py checkpoints/sample /tmp/pictures    # leaves screenshots there as well
 
 Needs chromium or google-chrome on the PATH, and JupyterLab, which comes with `pip install -e .[notebook]`. Works on
 copies of the notebook and of the run; the server listens on this machine only and ends with the script.

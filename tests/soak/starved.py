@@ -1,9 +1,11 @@
 """Stages under a real limit on memory: each is a process that may grow by so many megabytes and no more (RLIMIT_AS).
 
-    MALLOC_ARENA_MAX=1 OMP_NUM_THREADS=1 python tests/starved.py    # a line for each trial: what went wrong, or nothing
+    cd tests; MALLOC_ARENA_MAX=1 OMP_NUM_THREADS=1 python -m soak.starved
+
+Prints a line for each trial: what went wrong, or nothing.
 
 An allocation beyond the limit fails inside the process, as one does on a full GPU. (A cgroup would kill the process
-instead, and being killed is what tests/soak.py is about.) The models are tiny and the reviews long, so what needs
+instead, and being killed is what tests/soak/soak.py is about.) The models are tiny and the reviews long, so what needs
 memory is a batch.
 """
 
@@ -18,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from lives import DONE, REFUSED, in_fork, save_models, settings_on
 from psutil import Process
-from tiny_models import tiny_roberta
+from soak.lives import DONE, REFUSED, in_fork, save_models, settings_on
+from tiny_models import saved, tiny_roberta
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen2Model, RobertaModel
 
@@ -94,8 +96,7 @@ def too_large_a_model(settings: Settings) -> Iterator[str]:
     spec = ModelSpec(str(settings.data.parent / "large"))
 
     def make(_) -> None:
-        for part in tiny_roberta(hidden_size=512, intermediate_size=16_384):
-            part.save_pretrained(spec.name)
+        saved(spec.name, tiny_roberta(hidden_size=512, intermediate_size=16_384))
 
     def load(_) -> None:
         with encoder(spec, "cpu"):
@@ -165,8 +166,7 @@ def smaller(calls: list[int]) -> Iterator[str]:
 
 def save_hungry(folder: Path) -> None:
     """A classifier of little weight whose batches need much memory."""
-    for part in tiny_roberta(intermediate_size=8_192):
-        part.save_pretrained(folder / "classifier")
+    saved(folder / "classifier", tiny_roberta(intermediate_size=8_192))
 
 
 def put_adapter(settings: Settings) -> None:

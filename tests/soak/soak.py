@@ -1,7 +1,7 @@
 """What a run survives: faults done to whole runs on tiny models, and a table of what became of them.
 
-    python tests/soak.py               # 30 kills over all stages and every other fault, some minutes
-    python tests/soak.py --short       # about six kills and some of the others
+    cd tests; python -m soak.soak               # 30 kills over all stages and every other fault, some minutes
+    cd tests; python -m soak.soak --short       # about six kills and some of the others
 
 A run has survived when rerunning it ends with, byte by byte, the files of an unbroken run, no model call was made
 again beyond what lies between two durable records, and one more run calls no model at all.
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
-from lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fork, pipeline
+from soak.lives import DONE, FAILED, REFUSED, STAGES, Kill, Life, World, ended, in_fork, pipeline
 
 from sirius_helpers.files import lock as locks
 from sirius_helpers.files.journal import read_records
@@ -173,14 +173,7 @@ def damage_table() -> dict[str, Callable[[Path, random.Random], None]]:
     for file in JOURNALS:
         table[f"{file} torn at a random byte"] = lambda run, rng, f=file: cut(run / f, rng.random())
         table[f"{file} torn within a letter"] = lambda run, rng, f=file: cut_letter(run / f, rng)
-    for file in (
-        *JOURNALS,
-        "judge.jsonl",
-        "labels.csv",
-        "split.csv",
-        "metrics.json",
-        "submission.csv",
-    ):
+    for file in (*JOURNALS, "judge.jsonl", "labels.csv", "split.csv", "metrics.json", "submission.csv"):
         table[f"{file} empty"] = lambda run, _, f=file: (run / f).write_bytes(b"")
     table["run.json empty"] = lambda run, _: (run / "run.json").write_bytes(b"")
     table["run.json torn"] = lambda run, rng: cut(run / "run.json", rng.random())

@@ -4,7 +4,7 @@ Prints a JSON line a stage: the files it changed, its problem if it had one, wha
 imported once; each interpreter is a fork of this process, which itself runs no cell and computes nothing. One stage is
 rerun in a Jupyter kernel instead.
 
-    python tests/reruns.py
+    cd tests; python -m soak.reruns
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
-from lives import DONE, in_fork, save_models, settings_on, write_data
 from nbclient import NotebookClient
+from soak.lives import DONE, in_fork, save_models, settings_on, write_data
 
 from sirius_helpers.__main__ import socket_files
 from sirius_helpers.files.runs import digest

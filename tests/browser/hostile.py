@@ -1,6 +1,6 @@
 """Hostile texts in everything the notebook shows, and a browser that says whether any of it ran.
 
-    python tests/browser.py               # needs chromium or google-chrome on the PATH; exit code 1 when something ran
+    python tests/browser/hostile.py    # needs chromium or google-chrome on the PATH; exit code 1 when something ran
 
 A notebook with a cell for each of `SHOWN` is executed, exported to HTML and opened. A page with the same texts
 unescaped comes first: there the browser must report that they ran.
@@ -149,7 +149,7 @@ def executed_page() -> str:
     from sirius_helpers.__main__ import socket_files
 
     codes = [f"SHOWN[{name!r}]()" for name in SHOWN] + list(OTHERS.values())
-    start = "from browser import HOSTILE, ROWS, SHOWN\nfrom sirius_helpers.errors import UserError"
+    start = "from hostile import HOSTILE, ROWS, SHOWN\nfrom sirius_helpers.errors import UserError"
     cells = [nbformat.v4.new_code_cell(code) for code in (start, *codes)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     here = {"metadata": {"path": str(Path(__file__).parent)}}

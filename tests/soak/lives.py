@@ -28,7 +28,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ["OMP_NUM_THREADS"] = "1"  # idle threads of many processes stall each other
 
 import torch
-from tiny_models import tiny_qwen2, tiny_roberta
+from tiny_models import saved, tiny_qwen2, tiny_roberta
 from transformers import Qwen2Model, RobertaModel, Trainer
 
 from sirius_helpers import predict as prediction
@@ -267,8 +267,7 @@ def write_data(folder: Path) -> None:
 
 def save_models(folder: Path) -> None:
     for role, pair in (("labeler", tiny_qwen2(1)), ("writer", tiny_qwen2(2)), ("classifier", tiny_roberta())):
-        for part in pair:
-            part.save_pretrained(folder / role)
+        saved(folder / role, pair)
 
 
 def settings_on(folder: Path) -> Settings:

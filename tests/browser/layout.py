@@ -1,7 +1,7 @@
 """An executed notebook as people see it: opened at desktop and phone width, light and dark, and searched for faults.
 
-    python tests/layout.py checkpoints/sample/notebook.ipynb                 # needs chromium; exit code 1 on a fault
-    python tests/layout.py checkpoints/sample/notebook.ipynb /tmp/pictures   # leaves screenshots there as well
+    python tests/browser/layout.py checkpoints/sample/notebook.ipynb    # needs chromium; exit code 1 on a fault
+    python tests/browser/layout.py checkpoints/sample/notebook.ipynb /tmp/pictures    # and leaves screenshots there
 
 Pages with one deliberate fault each come first: there exactly that fault must be found. What nbconvert itself draws,
 code and prompts, is not searched.
