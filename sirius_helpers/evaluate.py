@@ -22,7 +22,7 @@ from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import PARTS, TEST, near_duplicates, normalised, read_csv, read_labelled, repeating, write_csv
-from .files.runs import Run, pinned, stage_mark
+from .files.runs import WRITES, Run, pinned, stage_mark, told
 from .files.tables import read_table
 from .kinds import Json
 from .models.batching import progress
@@ -31,9 +31,8 @@ from .show import pictures
 from .show.model_card import model_card
 from .train import best_epoch, calibration_rows
 
-FILES = ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
 
-
+@told
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
@@ -44,7 +43,7 @@ def evaluate(settings: Settings) -> Json:
     read = run.read_by("evaluate")
     mark = stage_mark("evaluate", read, names, settings.data.name, settings.classifier.revision)
     if not run.is_finished("evaluate", mark):
-        with run.stage("evaluate", mark, FILES):
+        with run.stage("evaluate", mark, WRITES["evaluate"]):
             _evaluate(settings, run)
     metrics: Json = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
     return metrics

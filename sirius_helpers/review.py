@@ -13,10 +13,11 @@ import pandas as pd
 
 from .files.categories import by_any_name, read_categories
 from .files.reviews import BY_HAND, CORRECTIONS, corrected, read_csv, read_labels, write_csv
-from .files.runs import Run, digest, stage_mark
+from .files.runs import Run, digest, stage_mark, told
 from .settings import Settings
 
 
+@told
 def review(settings: Settings) -> pd.DataFrame:
     """Stage "review": the labels with the corrections on top, if there are any."""
     run = Run(settings.folder, settings)

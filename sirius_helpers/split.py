@@ -23,12 +23,13 @@ from .errors import UserError
 from .files.categories import Category, phrases, read_categories
 from .files.journal import read_records
 from .files.reviews import EXAMPLE, TEST, TRAIN, VALIDATION, leak_groups, read_csv, repeating, write_csv
-from .files.runs import Run, digest, stage_mark
+from .files.runs import Run, digest, stage_mark, told
 from .kinds import Json
 from .review import review
 from .settings import Settings
 
 
+@told
 def split(settings: Settings) -> pd.DataFrame:
     """Stage "split": join originals and synthetic reviews, and give each row a part.
 

@@ -9,8 +9,8 @@ from tiny_models import tiny_roberta
 from sirius_helpers import train as training
 from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.encoder.scores import ALL, ORIGINAL, calibration_error
-from sirius_helpers.evaluate import FILES, evaluate, human_rows, leak_report, worst_errors
-from sirius_helpers.files.runs import Run, begin, digest
+from sirius_helpers.evaluate import evaluate, human_rows, leak_report, worst_errors
+from sirius_helpers.files.runs import WRITES, Run, begin, digest
 from sirius_helpers.settings import ModelSpec, Settings
 from sirius_helpers.train import train
 
@@ -87,7 +87,7 @@ def test_evaluation_leaves_the_adapter_untouched_and_training_finished(trained, 
     before = digest(run.path("adapter"))
     evaluate(trained)
     assert digest(run.path("adapter")) == before
-    assert all(run.path(name).exists() for name in FILES)
+    assert all(run.path(name).exists() for name in WRITES["evaluate"])
     train(trained)
     assert "reused" in capsys.readouterr().out
 
@@ -123,10 +123,10 @@ def test_the_scores_of_rows_that_leak_stand_beside_those_that_do_not(trained):
 def test_a_second_evaluation_writes_the_same_files(trained):
     run = Run(trained.folder)
     evaluate(trained)
-    first = {name: digest(run.path(name)) for name in FILES}
+    first = {name: digest(run.path(name)) for name in WRITES["evaluate"]}
     run.path("metrics.json").unlink()
     evaluate(trained)
-    assert {name: digest(run.path(name)) for name in FILES} == first
+    assert {name: digest(run.path(name)) for name in WRITES["evaluate"]} == first
 
 
 def test_the_model_card_holds_data_labelers_scores_and_limits_and_no_path_of_the_machine(trained, tmp_path):

@@ -377,7 +377,7 @@ def test_embedded_models_and_folders_are_not_the_hubs(spec):
 def test_a_finished_run_needs_neither_hub_nor_cache_and_an_unfinished_one_is_refused(settings):
     settings, run = replace(settings, labeler=ModelSpec("some/nowhere")), Run(settings.folder)
     run.remember(hub={"labeler": {"name": "some/nowhere", "asked": None, "commit": MAIN}})
-    with pytest.raises(UserError, match="'some/nowhere' is not in the cache"):
+    with pytest.raises(UserError, match="'some/nowhere' was found neither in the cache"):
         pinned(settings)
     run.remember(stages={"label": {"fingerprint": "done", "files": {}}})
     assert pinned(settings).labeler.revision == MAIN
