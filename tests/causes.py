@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -206,13 +207,16 @@ def attempt(stage: str, cause: str, number: int | None, place: Place) -> None:
         before_a_model_computes(act)
     elif not asks_the_hub(stage, cause, number):
         before_a_touch(1 if cause.endswith("at first") else number, stage, place, act)
+    screen = io.StringIO()  # a file could be limited like the stage's
     try:
-        code = command(lambda _: STAGES[stage](place.settings))([])
+        with redirect_stdout(screen), redirect_stderr(screen):
+            code = command(lambda _: STAGES[stage](place.settings))([])
     finally:
         for limit, values in limits.items():
             resource.setrlimit(limit, values)
         os.seteuid(user)
-    print(f"\nexit code {code}", flush=True)
+        print(screen.getvalue())
+    print(f"exit code {code}")
 
 
 # --- trials ------------------------------------------------------------------------------------------------------
