@@ -20,7 +20,7 @@ import pandas as pd
 from .errors import UserError
 from .files.journal import Journal, fingerprint, read_records
 from .files.lock import run_lock
-from .files.runs import Run, digest, pinned, stage_mark
+from .files.runs import Run, digest, pinned, stage_mark, told
 from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, fill, open_items, still_wanted, stop_if_hopeless
@@ -34,6 +34,7 @@ from .settings import Settings
 FILES = ("synthetic.jsonl", "rejected.jsonl")
 
 
+@told
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
     run, settings = Run(settings.folder, settings), pinned(settings, "writer")

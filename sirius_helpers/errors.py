@@ -13,15 +13,12 @@ from pathlib import Path
 _CAUSES = (  # what became of the file at work, where it is a matter of one; what to do; errno
     ("could not be written", "Free some space", "ENOSPC EDQUOT EFBIG"),
     ("could not be written", "Make the folder writable", "EROFS"),
-    ("could not be read or written", "Give yourself the right to", "EACCES EPERM"),
+    ("could not be read or written", "Give yourself the right to it", "EACCES EPERM"),
     ("could not be read or written", "Bring the folder back", "ENOENT ENOTDIR ENOTCONN EIO ENXIO ENODEV ESTALE"),
     ("", "Restart the kernel, which closes them, or allow more (ulimit -n)", "EMFILE ENFILE"),
     ("", "Close what else needs memory, or lower tokens_per_batch", "ENOMEM"),
-    (
-        "",
-        "Check the network and the server that was asked",
-        "ECONNREFUSED ECONNRESET ECONNABORTED EPIPE ENETUNREACH EHOSTUNREACH ETIMEDOUT",
-    ),
+    ("", "Check the network and the server", "ECONNREFUSED ECONNRESET ECONNABORTED EPIPE ENETUNREACH"),
+    ("", "Check the network and the server", "EHOSTUNREACH ETIMEDOUT"),
 )
 _CAUSE = {getattr(errno, name): (what, remedy) for what, remedy, names in _CAUSES for name in names.split()}
 
@@ -40,7 +37,7 @@ def not_finite(model: object) -> UserError:
     return UserError(advice())
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the GPU or the host, however a library says it."""
     signs = ["out of memory", "can't allocate memory", "ALLOC_FAILED", f"os error {errno.ENOMEM}"]
     signs += ("could not create a primitive", "could not create a memory object")  # oneDNN, without a reason
@@ -48,28 +45,27 @@ def is_out_of_memory(error: Exception) -> bool:
     return known or any(sign in str(error) for sign in signs)
 
 
-def refusal(error: Exception) -> tuple[str, str, str] | None:
+def refusal(error: BaseException | None) -> tuple[str, str, str] | None:
     """What the system refused, however a library says it: what became of the file, the reason, what to do.
 
     The first is empty where it was no matter of a file; None where the system refused nothing that is known here.
     """
-    number = _errno_of(error)
-    if number not in _CAUSE:
-        return None
-    what, remedy = _CAUSE[number]
-    return what, os.strerror(number), remedy
+    while error and not isinstance(error, UserError):  # which has said it already
+        if found := _CAUSE.get(number := _errno_of(error)):
+            return found[0], os.strerror(number), found[1]
+        error = error.__cause__  # what a library put its own words around
+    return None
 
 
-def _errno_of(error: Exception) -> int:
-    missing = isinstance(error, FileNotFoundError) and Path(error.filename or ".").parent.exists()
-    if missing or isinstance(error, UserError):
-        return 0  # a file that was to be read; said already
+def _errno_of(error: BaseException) -> int:
+    if isinstance(error, FileNotFoundError) and Path(error.filename or ".").parent.exists():
+        return 0  # a file that was to be read
     if is_out_of_memory(error):
         return errno.ENOMEM
     if isinstance(error, OSError):
         return error.errno or 0
     said = str(error)
-    if number := re.search(r"\bOs (?:error |{ code: )(\d+)", said, re.IGNORECASE):  # safetensors, and how it did once
+    if number := re.search(r"(?:\bOs error |\bOs { code: |\[Errno )(\d+)", said, re.IGNORECASE):  # safetensors, httpx
         return int(number[1])
     # PyTorch has two ways, by where in a file the room ended.
     stopped_short = ("inline_container" in said and "unexpected pos" in said) or "iostream error" in said

@@ -22,7 +22,7 @@ from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import PARTS, TEST, near_duplicates, normalised, read_csv, read_labelled, repeating, write_csv
-from .files.runs import Run, pinned, stage_mark
+from .files.runs import Run, pinned, stage_mark, told
 from .files.tables import read_table
 from .kinds import Json
 from .models.batching import progress
@@ -32,6 +32,7 @@ from .show.model_card import model_card
 from .train import best_epoch, calibration_rows
 
 
+@told
 def evaluate(settings: Settings) -> Json:
     """Stage "evaluate": score adapter and baseline on the same held-out rows; returns what metrics.json holds."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")

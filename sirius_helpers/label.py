@@ -17,7 +17,7 @@ from .errors import UserError
 from .files.categories import Category, by_any_name, labels_of, read_categories
 from .files.journal import Journal, fingerprint, read_records
 from .files.reviews import normalised, read_labelled, read_reviews
-from .files.runs import Run, digest, pinned, stage_mark
+from .files.runs import Run, digest, pinned, stage_mark, told
 from .files.tables import records_of
 from .kinds import Json, JsonView
 from .llm.labelers import labeler_fingerprint, loaded_labeler
@@ -25,6 +25,7 @@ from .models.batching import progress
 from .settings import Settings
 
 
+@told
 def label(settings: Settings) -> pd.DataFrame:
     """Stage "label": every training review gets a category; finished reviews are not done again."""
     run, settings = Run(settings.folder, settings), pinned(settings, "labeler", "second_labeler")

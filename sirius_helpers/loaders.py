@@ -246,14 +246,11 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if is_out_of_memory(error):
-            raise UserError(
-                f"{spec.name} ({spec.weights}) does not fit into memory: {reason} "
-                "Restart the kernel to free what else is loaded, or choose a smaller model."
-            ) from error
-        kind = "folder" if Path(spec.name).exists() else "model"
-        refused = None if isinstance(error, FileNotFoundError) else refusal(error)
+        what, kind = "could not be loaded", "folder" if Path(spec.name).exists() else "model"
         advice = "Check the name, the network, and that it has whole *.safetensors weights and needs no code of its own"
-        raise UserError(
-            f"{kind} {spec.name!r} could not be loaded: {reason.rstrip('.')}. {refused[2] if refused else advice}."
-        ) from error
+        if is_out_of_memory(error):
+            what = f"does not fit into memory as {spec.weights}"
+            advice = "Restart the kernel to free what else is loaded, or choose a smaller model"
+        elif not isinstance(error, FileNotFoundError) and (refused := refusal(error)):
+            advice = refused[2]
+        raise UserError(f"{kind} {spec.name!r} {what}: {reason.rstrip('.')}. {advice}.") from error

@@ -22,7 +22,7 @@ from tqdm.std import tqdm
 from .encoder.classifier import Classifier
 from .files.journal import replacing
 from .files.reviews import read_csv, read_texts, write_csv
-from .files.runs import Run, digest, stage_mark
+from .files.runs import Run, digest, stage_mark, told
 from .models.batching import progress
 from .settings import Settings
 
@@ -31,6 +31,7 @@ CHUNK = 8_192  # texts: what a kill can cost, and what is sorted by length toget
 _UNUSUAL = re.compile(r"[\0\u0300-\u036f]|[;\t]\s*\Z|\A\s*(#\S*|Err:\d+)\s*\Z")
 
 
+@told
 def predict(settings: Settings) -> pd.DataFrame:
     """Stage "predict": a category for every row of test.csv, in order; columns category (of a few), confidence."""
     run = Run(settings.folder, settings)

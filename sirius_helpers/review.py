@@ -15,10 +15,11 @@ import pandas as pd
 
 from .files.categories import by_any_name, phrases, read_categories
 from .files.reviews import BY_HAND, CORRECTIONS, corrected, read_csv, read_labels, write_csv
-from .files.runs import Run, digest, pinned, stage_mark
+from .files.runs import Run, digest, pinned, stage_mark, told
 from .settings import Settings
 
 
+@told
 def review(settings: Settings) -> pd.DataFrame:
     """Stage "review": the labels with the corrections on top, if there are any."""
     run = Run(settings.folder, settings)
@@ -35,6 +36,7 @@ def review(settings: Settings) -> pd.DataFrame:
     return read_csv(run.path("labels.csv"))
 
 
+@told
 def opinions(settings: Settings) -> pd.DataFrame:
     """Stage "opinions": the labels of the categories that are multiplied most, with second opinions, rarest first.
 

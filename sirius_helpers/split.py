@@ -34,7 +34,7 @@ from .files.reviews import (
     repeating,
     write_csv,
 )
-from .files.runs import Run, digest, stage_mark
+from .files.runs import Run, digest, stage_mark, told
 from .kinds import Json
 from .review import review
 from .settings import Settings
@@ -42,6 +42,7 @@ from .settings import Settings
 UNLIKELY = 0.05  # a category of less probability is not taught
 
 
+@told
 def split(settings: Settings) -> pd.DataFrame:
     """Stage "split": join originals and synthetic reviews, and give each row a part.
 

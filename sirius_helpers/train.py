@@ -27,13 +27,14 @@ from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
-from .files.runs import USES, Run, digest, pinned, stage_mark
+from .files.runs import USES, Run, digest, pinned, stage_mark, told
 from .files.tables import records_of
 from .kinds import Json, Tokenizer
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
 
 
+@told
 def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")

@@ -1,10 +1,13 @@
 """Shared by all tests: no network, a run folder of one's own, settings on tiny models."""
 
+import errno
 import gc
 import os
 import resource
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,6 +56,24 @@ def data(tmp_path):
         encoding="utf-8",
     )
     return folder
+
+
+@pytest.fixture
+def other_disk(tmp_path):
+    """A folder from which nothing can be renamed into `tmp_path`: it lies on another file system."""
+    (tmp_path / "here").touch()
+    for place in ("/dev/shm", "/run", "/var/tmp", Path.home(), Path.cwd()):
+        with suppress(OSError), tempfile.TemporaryDirectory(dir=place) as folder:
+            try:
+                os.rename(tmp_path / "here", Path(folder, "there"))
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    (tmp_path / "here").unlink()
+                    yield Path(folder)
+                    return
+            else:
+                os.rename(Path(folder, "there"), tmp_path / "here")
+    pytest.fail(f"every folder is on the file system of {tmp_path}; choose another with --basetemp")
 
 
 @pytest.fixture

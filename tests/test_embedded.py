@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from multiprocessing import get_context
@@ -277,6 +278,24 @@ def test_builders_show_no_progress_bars(tmp_path, capfd):
     assert capfd.readouterr().err == ""
     list(tqdm.auto.tqdm(range(3)))
     assert "3/3" in capfd.readouterr().err  # only the builders' bars are silenced
+
+
+@pytest.mark.parametrize("cache_elsewhere", [True, False], ids=["the cache", "the temporary folder"])
+def test_the_cache_and_the_temporary_folder_may_lie_on_different_disks(
+    tmp_path, other_disk, cache_elsewhere, monkeypatch, packages
+):
+    """Built, found, built anew and, from many pieces, put together: nothing is renamed from one disk to the other."""
+    cache, temporary = (other_disk, tmp_path) if cache_elsewhere else (tmp_path / "cache", other_disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    builder = Builder()
+    for version in ("1.0", "1.0", "2.0"):
+        assert (finished(cache, builder, SOURCE | {"version": version}) / "weights").read_text() == "complete"
+    assert builder.built == 2 and [path.name for path in cache.iterdir()] == ["model"]
+    packages(CHAT_LM)
+    for name, part in zip(("AutoModelForCausalLM", "AutoTokenizer"), tiny_qwen2(), strict=True):
+        monkeypatch.setattr(weights, name, SimpleNamespace(from_pretrained=lambda *_, part=part, **__: part))
+    folder = model_folder(CHAT_LM, cache)
+    assert folder.parent == cache and folders.is_finished(folder, SOURCES[CHAT_LM])
 
 
 def test_cache_place_can_be_set(tmp_path, monkeypatch):

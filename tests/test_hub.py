@@ -360,6 +360,58 @@ def test_a_run_keeps_to_its_commit_when_the_hub_moves_on_and_says_so(refused):
     assert "all 13 reviews were labelled earlier" in refused.out
 
 
+# Nobody answers at the address, too, but that is not what stops these.
+HERE = """
+import errno, os, resource
+from huggingface_hub import constants
+from sirius_helpers.models.hub import fetch, source_of
+def allowed(limit, value):
+    resource.setrlimit(limit, (value, resource.getrlimit(limit)[1]))
+cache = Path(constants.HF_HUB_CACHE)
+allowed(resource.RLIMIT_FSIZE, 0)
+attempt("full", lambda: source_of(ModelSpec("some/writer")).commit)
+attempt("full, of one file", lambda: str(fetch(source_of(ModelSpec("some/encoder")), weights=True)))
+allowed(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+allowed(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) - 1)
+attempt("files", lambda: source_of(ModelSpec("some/pickle")).commit)
+allowed(resource.RLIMIT_NOFILE, 256)
+cache.mkdir(parents=True, exist_ok=True)
+cache.chmod(0)
+root = os.geteuid() == 0
+os.seteuid(65534) if root else None
+attempt("rights", lambda: source_of(ModelSpec("some/writer", revision="a" * 40)).commit)
+os.seteuid(0) if root else None
+cache.chmod(0o700)
+"""
+
+
+@pytest.fixture(scope="module")
+def hindered(site, folder, tmp_path_factory):
+    """What is said where this machine is the matter, and the hub does answer."""
+    own = tmp_path_factory.mktemp("hindered")
+    return interpreter(HERE, folder, endpoint=address(site), HF_HOME=str(own)).said, own
+
+
+@pytest.mark.parametrize(
+    ("what", "model", "cause"),
+    [
+        ("full", "some/writer", r"File too large\)\. Free some space, then run this again"),
+        ("files", "some/pickle", r"Too many open files\)\. Restart the kernel, which closes them, or allow more"),
+        ("rights", "some/writer", r"Permission denied\)\. Give yourself the right to it, then run this again"),
+    ],
+)
+def test_what_this_machine_refuses_is_not_said_to_be_the_hubs_silence(hindered, what, model, cause):
+    said, own = hindered
+    place = re.escape(f"UserError: model '{model}' was found neither in the cache {own}/hub nor on the hub (")
+    assert re.match(place + cause, said[what])
+    assert "network" not in said[what] and "\n" not in said[what]
+
+
+def test_a_download_for_which_there_is_no_room_says_so(hindered):
+    pattern = "of the model 'some/encoder' could not be downloaded .File too large.. Free some space, then"
+    assert re.search(pattern, hindered[0]["full, of one file"])
+
+
 @pytest.mark.parametrize("spec", [ModelSpec(CAUSAL_LM), ModelSpec(".")])
 def test_embedded_models_and_folders_are_not_the_hubs(spec):
     assert not spec.on_hub
@@ -368,7 +420,7 @@ def test_embedded_models_and_folders_are_not_the_hubs(spec):
 def test_a_finished_run_needs_neither_hub_nor_cache_and_an_unfinished_one_is_refused(settings):
     settings, run = replace(settings, labeler=ModelSpec("some/nowhere")), Run(settings.folder)
     run.remember(hub={"labeler": {"name": "some/nowhere", "asked": None, "commit": MAIN}})
-    with pytest.raises(UserError, match="'some/nowhere' is not in the cache"):
+    with pytest.raises(UserError, match="'some/nowhere' was found neither in the cache"):
         pinned(settings)
     run.remember(stages={"label": {"fingerprint": "done", "files": {}}})
     assert pinned(settings).labeler.revision == MAIN

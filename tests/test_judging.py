@@ -99,9 +99,25 @@ def test_a_data_folder_brings_its_own_control_texts(data):
 
 
 @pytest.mark.parametrize(
+    ("yes", "no"),
+    [("ИСТИНА", "ЛОЖЬ"), ("TRUE", "FALSE"), ("True", "False"), ("Да", "нет "), ("1", "0"), ("YES", "No")],
+)
+def test_the_answers_may_be_what_people_and_spreadsheets_write(settings, yes, no):
+    rows = f"text;is_review\nЛампа разбилась;{yes}\nЯ не могу;{no}\n"
+    for encoding in ("utf-8", "utf-16"):  # as 'CSV UTF-8' and as 'Unicode text' are saved
+        (settings.data / "judge_control.csv").write_text(rows, encoding=encoding)
+        assert read_control(settings.data)["is_review"].tolist() == [True, False]
+    (settings.data / "judge_control.csv").write_text(rows.replace(no, yes), encoding="utf-8")
+    with pytest.raises(UserError, match="is_review is 'yes' in every row"):
+        read_control(settings.data)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("text,is_review\nLamp,yes\nBulb,maybe\n", r"judge_control.csv, row 2: is_review is 'maybe'; write a text and"),
+        ("text,is_review\nLamp,yes\nBulb,\n", "judge_control.csv, row 2: is_review is ''"),
+        ("text,is_review\nLamp,ИСТИНА\nBulb,ВРАНЬЁ\n", "judge_control.csv, row 2: is_review is 'враньё'"),
         ("text,is_review\n ,yes\nBulb,no\n", "judge_control.csv, row 1: text is empty"),
         ("text,is_review\nLamp,yes\nBulb,yes\n", "is_review is 'yes' in every row"),
         ("text,is_review,half\nLamp,no,choose\nBulb,yes,report\n", "is_review is 'yes' in every row that"),

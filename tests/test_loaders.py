@@ -81,7 +81,7 @@ def test_a_tied_head_is_released_too():
 
 
 def test_a_model_that_is_not_there_is_named_with_the_remedy():
-    with pytest.raises(UserError, match="model 'no-such/model' is not in the cache .*Check the network"):
+    with pytest.raises(UserError, match="model 'no-such/model' was found neither in the cache .*Check the network"):
         load_tokenizer(ModelSpec("no-such/model"))
 
 

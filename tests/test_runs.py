@@ -158,7 +158,7 @@ def ask_nobody(folder):
 
 CAUSES = {  # what happens inside a stage: what is said
     fill_a_disk: "could not be written: No space left on device .* MiB free.* Free some space, then run",
-    write_where_one_may_not: "new could not be read or written: Permission denied .* Give yourself the right to",
+    write_where_one_may_not: "new could not be read or written: Permission denied. Give yourself the right to",
     lambda folder: (
         shutil.rmtree(folder) or (folder / "new").touch()
     ): "new could .*No such file .*Bring the folder back",

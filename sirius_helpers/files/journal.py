@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -156,19 +156,13 @@ def writing(path: Path) -> Iterator[None]:
             raise
         what, reason, remedy = refused
         place = f"{getattr(error, 'filename', None) or path} {what}" if what else "the work stopped"
-        room = f" ({_room(path)})" if what else ""
+        room = ""
+        with suppress(OSError):  # where nobody may look
+            free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+            room = f" ({free / 2**20:.1f} MiB free)" if what == "could not be written" else ""
         raise UserError(
             f"{place}: {reason}{room}. {remedy}, then run the stage again; what was recorded there is kept."
         ) from error
-
-
-def _room(path: Path) -> str:
-    """What the disk of a file can still hold."""
-    try:
-        free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-    except OSError:
-        return "its disk does not answer"
-    return f"{free / 2**20:.1f} MiB free"
 
 
 def _lines(records: Iterable[JsonView]) -> bytes:

@@ -58,7 +58,8 @@ def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
         del _own[locks]
         done.set()
         heart.join()
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that went read-only meanwhile; what ended the work is what is told
+            path.unlink()
 
 
 def _take(locks: Path) -> Path:

@@ -84,6 +84,8 @@ USES = {
 }
 # Role -> the stage that uses it last.
 LAST_USE = {"labeler": "label", "second_labeler": "opinions", "writer": "augment", "classifier": "predict"}
+# On each stage's function: what the system refuses is told in one line before and after the stage's work too.
+told = writing(Path("a file of the run"))
 READ_AGAIN = {file for files in READS.values() for file in files}
 
 
@@ -303,7 +305,7 @@ def pinned(settings: Settings, *roles: str) -> Settings:
         except UserError as error:
             if awaited or "commit" not in entry:
                 raise
-            print(f"{error} Nothing of this run waits for it.")
+            print(f"{error} Finished stages do not need it.")
         else:
             entry |= {"commit": source.commit, "files": dict(source.files)}
             needed += [source] if awaited else []

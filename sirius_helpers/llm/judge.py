@@ -27,6 +27,8 @@ from ..settings import BUNDLED, Settings
 from .questions import ClosedQuestion, closed_question
 
 FILE = "judge_control.csv"
+# How people and spreadsheets write the two answers.
+ANSWERS = dict.fromkeys(("true", "1", "да", "истина"), "yes") | dict.fromkeys(("false", "0", "нет", "ложь"), "no")
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
 CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
@@ -69,7 +71,7 @@ def read_control(folder: Path) -> pd.DataFrame:
     table = read_table(path, ["text", "is_review"])
     if "half" in table:
         table = table[table["half"].str.strip().str.lower() != "choose"]
-    answers = table["is_review"].str.strip().str.lower()
+    answers = table["is_review"].str.strip().str.lower().replace(ANSWERS)
     for row, text, answer in zip(table.index + 1, table["text"], answers, strict=True):
         if not text.strip() or answer not in ("yes", "no"):
             wrong = f"is_review is {answer!r}" if text.strip() else "text is empty"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -27,7 +28,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.std import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, refusal
 from ..settings import ModelSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -67,8 +68,9 @@ def source_of(spec: ModelSpec) -> Source:
     try:
         return _listed(name, revision, weights)
     except _TROUBLE as error:
-        if found := _cached(name, revision, weights):
-            return found
+        with suppress(OSError, CacheNotFound):  # what cannot be read is not there
+            if found := _cached(name, revision, weights):
+                return found
         if revision and isinstance(error, RevisionNotFoundError):
             print(f"{name}: the hub has no revision {revision} (any longer), so its main branch is taken.")
             return source_of(replace(spec, revision=None))
@@ -83,9 +85,10 @@ def fetch(source: Source, weights: bool) -> Path:
             try:
                 folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
             except _TROUBLE as error:
+                reason, remedy = _reason(error)
                 raise UserError(
-                    f"{file} of the model {source.name!r} could not be downloaded ({_reason(error)}). Check network "
-                    "and disk, then run the same again: finished files are kept."
+                    f"{file} of the model {source.name!r} could not be downloaded ({reason}). {remedy}, then run the "
+                    "same again: finished files are kept."
                 ) from error
     return folder
 
@@ -150,10 +153,7 @@ def _at(name: str, revision: str | None, weights: bool) -> Source | str:
 
 def _cached(name: str, revision: str | None, weights: bool) -> Source | None:
     """What an earlier download left whole, main's first, then the newest."""
-    try:
-        models = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_id == name]
-    except CacheNotFound:
-        return None
+    models = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_id == name]
     commits = [commit for model in models if model.repo_type == "model" for commit in model.revisions]
     for commit in sorted(commits, key=lambda c: ("main" in c.refs, c.last_modified), reverse=True):
         files = {f.file_path.relative_to(commit.snapshot_path).as_posix(): f.size_on_disk for f in commit.files}
@@ -194,13 +194,16 @@ def _trouble(name: str, error: Exception) -> str:
         )
     if isinstance(error, HFValidationError):
         return f"model {name!r} is neither a folder here nor a name on the hub (owner/name); check it."
+    reason, remedy = _reason(error)
     return (
-        f"model {name!r} is not in the cache {constants.HF_HUB_CACHE}, and the hub does not answer ({_reason(error)}). "
-        "Check the network and run this again, or give the folder of a model that is here."
+        f"model {name!r} was found neither in the cache {constants.HF_HUB_CACHE} nor on the hub ({reason}). {remedy}, "
+        "then run this again, or give the folder of a model that is here."
     )
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what was the matter."""
+def _reason(error: Exception) -> tuple[str, str]:
+    """What was the matter, here or on the way to the hub, and what to do."""
+    if refused := refusal(error):
+        return refused[1:]
     cause = error.__cause__ or error  # the library's own advice is about its own options
-    return (str(cause).splitlines() or [""])[0].rstrip(" .") or type(cause).__name__
+    return (str(cause).splitlines() or [""])[0].rstrip(" .") or type(cause).__name__, "Check the network"
