@@ -66,7 +66,7 @@ def split(settings: Settings) -> pd.DataFrame:
                 table["part"] = grouped_parts(table, groups, *shares, settings.seed)
             _tell_what_is_not_held_out(table)
             rows = with_examples(table, taxonomy, settings.near_duplicate)
-            write_csv(run.path("split.csv"), rows.join(chances, on="source_id"))
+            write_csv(run.path("split.csv"), rows.join(chances, on="source_id").fillna(0.0))
     return read_csv(run.path("split.csv"))
 
 

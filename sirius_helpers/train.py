@@ -91,7 +91,7 @@ def targets_of(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
     columns = [f"p_{name}" for name in labels]
     if set(columns) <= set(rows):
         given = rows[columns].to_numpy(dtype=float)
-        known = given.sum(axis=1) > 0  # not a number where there are none
+        known = given.sum(axis=1) > 0  # imported labels have none
         found[known] = given[known] / given[known].sum(axis=1, keepdims=True)
     return found
 

@@ -110,5 +110,5 @@ def test_processes_that_share_no_batch_or_a_gpu_are_refused(settings, monkeypatc
 def test_the_class_weights_are_where_the_logits_are():
     outputs = SimpleNamespace(logits=torch.empty(3, 2, device="meta"))
     loss = weighted_loss(torch.tensor([0.5, 1.5]), label_smoothing=0.05)
-    target, rows = torch.empty(3, dtype=torch.long, device="meta"), torch.tensor(3, device="meta")
+    target, rows = torch.empty(3, 2, device="meta"), torch.tensor(6, device="meta")
     assert loss(outputs, target, rows).device.type == "meta"

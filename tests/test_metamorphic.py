@@ -134,6 +134,7 @@ SETTINGS = {
     "weight_decay": (0.1, "train"),
     "warmup_share": (0.5, "train"),
     "class_weight_power": (1.0, "train"),
+    "soft_labels": (False, "split"),
     "label_smoothing": (0.2, "train"),
     "patience": (1, "train"),
     "max_tokens": (16, "train evaluate"),
@@ -147,7 +148,7 @@ MODELS |= {("writer", "imported"): "augment evaluate", ("classifier", "imported"
 SPEC = {"weights": "bf16", "text_prefix": "query: ", "revision": "other"}  # `name` and `chat` by role
 NO_SERVER = {"server", "server_requests"}  # an address, which may move: tests/test_server.py
 ASKED = ("labeler", "labeler_kind", "second_labeler", "second_weight")
-KINDS = {"few_shot_c": "few-shot"} | dict.fromkeys(ASKED, "llm")
+KINDS = {"few_shot_c": "few-shot", "soft_labels": "llm"} | dict.fromkeys(ASKED, "llm")
 
 
 def moved(path: Path, name: str) -> Path:

@@ -13,15 +13,10 @@ from rapidfuzz import fuzz
 
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.categories import Category
-from sirius_helpers.files.reviews import PARTS, TEST, TRAIN, leak_groups, near_duplicates, normalised
+from sirius_helpers.files.journal import Journal
+from sirius_helpers.files.reviews import BY_HAND, PARTS, TEST, TRAIN, leak_groups, near_duplicates, normalised
 from sirius_helpers.files.runs import Run
-from sirius_helpers.split import (
-    grouped_parts,
-    joined,
-    seed_parts,
-    split,
-    with_examples,
-)
+from sirius_helpers.split import grouped_parts, joined, seed_parts, soft_labels, split, with_examples
 
 
 def test_joined_table_marks_synthetic_rows_with_their_source():
@@ -31,6 +26,29 @@ def test_joined_table_marks_synthetic_rows_with_their_source():
         {"text": "раз", "category": "обувь", "source_id": "a", "synthetic": False},
         {"text": "два", "category": "обувь", "source_id": "a", "synthetic": True},
     ]
+
+
+def test_soft_labels_are_the_probabilities_of_labels_that_nobody_set_by_hand():
+    chances = [{"обувь": 0.604, "посуда": 0.356, "одежда": 0.04}, {"обувь": 0.9, "посуда": 0.1, "одежда": 0.0}, None]
+    given = pd.DataFrame({"id": ["a", "b", "c"], "probabilities": chances})
+    found = soft_labels(given, pd.DataFrame({"labeler": ["x", BY_HAND, "x"]}))
+    assert found.to_dict("index") == {"a": {"p_обувь": 0.6, "p_посуда": 0.36, "p_одежда": 0.0}}
+    assert soft_labels(given.tail(1), pd.DataFrame({"labeler": ["x"]})).empty
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_the_split_carries_them_for_originals_and_their_paraphrases(settings, soft):
+    run = Run(settings.folder)
+    row = {"category": "обувь", "labeler": "x", "probabilities": {"обувь": 0.7, "посуда": 0.3}, "margin": 0.4}
+    labels = [row | {"id": name, "text": f"{name} {name * 9}"} for name in "abcdefgh"]
+    Journal(run.path("labels.jsonl"), "x").append(labels)
+    copies = [{"source_id": "a", "copy": 1, "category": "обувь", "text": "совсем иное"}]
+    Journal(run.path("synthetic.jsonl"), "x").append(copies)
+    table = split(dataclasses.replace(settings, soft_labels=soft)).set_index("text")
+    assert ("p_обувь" in table) == soft
+    if soft:
+        chances = table[["p_обувь", "p_посуда"]].to_numpy().tolist()
+        assert chances[:9] == [[0.7, 0.3]] * 9 and chances[9:] == [[0.0, 0.0]] * len(chances[9:])  # phrases
 
 
 def test_near_duplicates_are_found_across_blocks_and_lengths():

@@ -18,7 +18,7 @@ from sirius_helpers.encoder.trainer import class_weights, new_trainer
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.runs import Run
 from sirius_helpers.settings import ModelSpec
-from sirius_helpers.train import best_epoch, train
+from sirius_helpers.train import best_epoch, targets_of, train
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_accumulated_batches_learn_as_one_large_batch_does(ready, tmp_path):
     """Loss and gradient of a step, with every version of the Trainer."""
     pair = tiny_roberta(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     saved(tmp_path / "still", pair)
-    rows = [{"input_ids": [5 + n, 7, 9 + n], "labels": n % 2} for n in range(8)]
+    rows = [{"input_ids": [5 + n, 7, 9 + n], "labels": [float(n % 2), float(1 - n % 2)]} for n in range(8)]
     found = []
     for size in (8, 2):
         changes = {"classifier": ModelSpec(str(tmp_path / "still")), "batch_size": size, "accumulation": 8 // size}
@@ -182,3 +182,11 @@ def test_accumulated_batches_learn_as_one_large_batch_does(ready, tmp_path):
         one.train()
         found.append([one.state.log_history[0][name] for name in ("loss", "grad_norm")])
     assert found[1] == pytest.approx(found[0], rel=0.02)  # half precision; a sum would be four times as large
+    assert found[0][0] == pytest.approx(np.log(2), abs=0.3)  # the mean over rows, however many targets each has
+
+
+def test_a_row_teaches_its_labels_probabilities_or_else_its_category_alone():
+    rows = pd.DataFrame({"category": ["a", "b", "b"], "p_a": [0.6, 0.0, 0.07], "p_b": [0.2, 0.0, 0.93]})
+    assert targets_of(rows, ["a", "b"]) == pytest.approx(np.array([[0.75, 0.25], [0, 1], [0.07, 0.93]]))
+    assert targets_of(rows[["category"]], ["b", "a"]).tolist() == [[0, 1], [1, 0], [1, 0]]
+    assert targets_of(rows, ["a", "b", "new"]).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]  # of another list
