@@ -12,9 +12,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy.stats import t
 
 from sirius_helpers.files.reviews import read_reviews
+from sirius_helpers.files.runs import begin
+from sirius_helpers.label import label
+from sirius_helpers.review import review
 from sirius_helpers.settings import PROJECT, ModelSpec, Settings, settings_for
 
 
@@ -30,6 +36,19 @@ def bench_settings() -> Settings:
 def sample_reviews(count: int) -> list[str]:
     """The first reviews of the sample's training file."""
     return read_reviews(PROJECT / "data" / "sample" / "train.csv")["text"].tolist()[:count]
+
+
+def labelled(settings: Settings) -> pd.DataFrame:
+    """The originals with their labels, as the stages leave them: id, text, category."""
+    begin(settings)
+    label(settings)
+    return review(settings)
+
+
+def half_width(values: np.ndarray | pd.Series) -> np.ndarray | float:
+    """Half of Student's 95 % interval of the mean over the first axis."""
+    n = len(values)
+    return t.ppf(0.975, n - 1) * np.std(values, axis=0, ddof=1) / n**0.5 if n > 1 else float("nan")
 
 
 def seconds(work: Callable[[], object]) -> float:
