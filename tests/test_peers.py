@@ -9,6 +9,7 @@ import pytest
 from sirius_helpers.settings import PROJECT
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
+import peer_labels
 import peers
 
 LABELS = pd.Series(["обувь"] * 12 + ["посуда"] * 6 + ["одежда"] * 2)
@@ -39,5 +40,5 @@ def test_reviews_are_drawn_by_category_and_none_is_left_alone():
 def test_a_table_has_a_line_for_each_way_and_the_interval_of_its_mean():
     rows = [{"way": name, "repeat": n, "f1": x / 10, "s": x} for name in "ab" for n, x in enumerate((8, 9, 10))]
     assert peers.summary(rows, "way").loc["a"].to_dict() == {"f1": "0.900 ± 0.248", "s": "9.0 ± 2.5"}
-    said = peers.agreement(pd.DataFrame({"ours": ["x", "y"], "theirs": ["x", "x"]}))
+    said = peer_labels.agreement(pd.DataFrame({"ours": ["x", "y"], "theirs": ["x", "x"]}))
     assert said.loc["ours", "theirs"] == 0.5 and said.loc["ours", "ours"] == 1
