@@ -20,7 +20,8 @@ from common import timed
 
 from sirius_helpers.extras.server import Server
 from sirius_helpers.files.categories import described, labels_of, read_categories
-from sirius_helpers.llm.labelers import label_prompt, label_question
+from sirius_helpers.llm.asking import closed_question
+from sirius_helpers.llm.labelers import label_prompt
 from sirius_helpers.llm.questions import ClosedQuestion
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import one_line, split_prompt
@@ -40,42 +41,34 @@ def labels(originals: pd.DataFrame, settings: Settings, _: argparse.Namespace) -
         llama_server.running(llama_server.CHAT) as (_, address),
         causal_lm(spec, "cpu") as (model, tokenizer),
     ):
-        question = label_question(model, tokenizer, taxonomy, settings)
-        frame = split_prompt(label_prompt(taxonomy, settings), tokenizer, True, categories=described(taxonomy))
+        template, values = label_prompt(taxonomy, settings), {"categories": described(taxonomy)}
+        frame = split_prompt(template, tokenizer, True, **values)
+        # Without what is done about the model's lean: the others have nothing like it.
+        question = closed_question(template, spec, names, model, tokenizer, settings, (), **values)
         ways = {
-            "closed question": closed(question, names),
-            "outlines": with_outlines(model, tokenizer, frame, names),
-            "outlines, prefix kept": with_outlines(model, tokenizer, frame, names, question),
-            "llama.cpp grammar": with_grammar(Server(replace(spec, server=address)), question, names),
+            "closed question": lambda: lambda texts: [names[i] for i in question.log_probs(texts).argmax(1)],
+            "llama.cpp, grammar": lambda: with_grammar(Server(replace(spec, server=address)), question, names),
+            "outlines, prefix kept by hand": lambda: with_outlines(model, tokenizer, frame, names, question),
+            "outlines": lambda: with_outlines(model, tokenizer, frame, names),
         }
         answers, times = pd.DataFrame({"given": originals["category"].tolist()}), {}
-        for name, way in ways.items():
-            first = timed(way, texts[:1])[1]  # warm-up: each reads the fixed part of the prompt
-            found = [timed(way, texts[n::ROUNDS]) for n in range(ROUNDS)]
-            for n, (said, _) in enumerate(found):
-                answers.loc[n::ROUNDS, name] = said
-            times[name] = {"first s": first, "s a review": [took / len(said) for said, took in found]}
-            print(name, times[name], flush=True)
-    table = agreement(answers)
-    table.insert(0, "s a review", pd.Series({name: np.median(took["s a review"]) for name, took in times.items()}))
-    rows = [{"way": name, **times.get(name, {}), "answers": answers[name].tolist()} for name in answers]
-    yield rows, table.round(3)
+        for name, make in ways.items():
+            way, made = timed(make)
+            _, first = timed(way, texts[:1])  # warm-up: the fixed part of the prompt is read, and kept where it can be
+            found = [timed(way, part) for part in np.array_split(np.array(texts, dtype=object), ROUNDS)]
+            answers[name] = [answer for said, _ in found for answer in said]
+            times[name] = {"first s": made + first, "s a review": [took / len(said) for said, took in found]}
+            table = agreement(answers)
+            for column, of in (("first s", np.sum), ("s a review", np.median)):
+                table.insert(0, column, pd.Series({name: of(took[column]) for name, took in times.items()}))
+            rows = [{"way": name, **times.get(name, {}), "answers": answers[name].tolist()} for name in answers]
+            yield rows, table.round(3)
 
 
 def agreement(answers: pd.DataFrame) -> pd.DataFrame:
     """The share of rows on which two columns say the same."""
     names = answers.columns
     return pd.DataFrame({a: {b: (answers[a] == answers[b]).mean() for b in names} for a in names})
-
-
-def closed(question: ClosedQuestion, names: list[str]) -> Answers:
-    """Without what is done about the model's lean, so that the answers are comparable."""
-
-    def answers(texts: Texts) -> list[str]:
-        rows = question.log_probs(texts) + question.prior  # but for a constant of each row
-        return [names[i] for i in rows.argmax(1)]
-
-    return answers
 
 
 def with_outlines(model, tokenizer, frame: tuple[str, str], names: list[str], question=None) -> Answers:
