@@ -43,7 +43,7 @@ from sirius_helpers.encoder.embedding import fit_linear, frozen_embeddings
 from sirius_helpers.encoder.label_noise import doubtful_labels, out_of_fold
 from sirius_helpers.files.categories import labels_of, read_categories
 from sirius_helpers.files.reviews import leak_groups
-from sirius_helpers.settings import PROJECT, Settings, compute_dtype, settings_for
+from sirius_helpers.settings import CAUSAL_LM, CHAT_LM, PROJECT, Settings, compute_dtype, settings_for
 from sirius_helpers.split import TEST, TRAIN, VALIDATION
 from sirius_helpers.train import train
 
@@ -61,6 +61,7 @@ def main() -> None:
     ask.add_argument("--reviews", type=int, help="how many, drawn by category; none: all, for `labels` 32")
     ask.add_argument("--splits", type=int, default=5, help="splits, or draws of planted errors")
     ask.add_argument("--ways", nargs="*", default=[*CLASSIFIERS], help="which classifiers; all")
+    ask.add_argument("--model", choices=[CHAT_LM, CAUSAL_LM], default=CHAT_LM, help="whom `labels` asks")
     ask.add_argument("--out", type=Path, default=PROJECT / "checkpoints" / "peers", help="folder for PART.json")
     given = ask.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
