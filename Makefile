@@ -6,6 +6,7 @@
 # make look    a finished run's notebook in Chromium, at desktop and phone width, light and dark     RUN=
 # make soak    30 kills over all stages, every other fault and every single change, on tiny models; ten minutes or so
 # make bench   our way against the reference's way, one line each     MODEL=embedded:chat-lm
+# make peers   beside SetFit, TF-IDF, outlines, llama.cpp's grammar and cleanlab     ARGS="--part doubt --splits 3"
 # make gpu     the proof on a CUDA machine, with its own PyTorch and no network: benchmarks/gpu_wheels.sh fills wheels/
 PYTHON  ?= python3
 VENV    := .venv
@@ -19,13 +20,14 @@ PROFILE ?= auto
 LABELS  ?=
 TESTS   ?=
 MODEL   ?=
+ARGS    ?=
 
 # The chat model's packages, where it is used.
 CHAT := $(if $(filter chat rehearsal embedded:chat-lm,$(PROFILE) $(MODEL)),$(VENV)/.chat)
 
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run rehearsal page test test-colab test-floor lint look soak bench gpu clean
+.PHONY: run rehearsal page test test-colab test-floor lint look soak bench peers gpu clean
 
 run: $(READY) $(CHAT)
 	@$(BIN)/python -m sirius_helpers --data "$(DATA)" --run "$(RUN)" --profile "$(PROFILE)" --labels "$(LABELS)"
@@ -59,6 +61,9 @@ bench: $(addprefix bench-,$(BENCHES))
 bench-%: $(DEV) $(CHAT)
 	@MODEL="$(MODEL)" $(BIN)/python benchmarks/bench_$*.py
 
+peers: $(VENV)/.peers
+	@$(BIN)/python benchmarks/peers.py $(ARGS)
+
 gpu:
 	@$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/gpu wheels/*.whl
 	@PYTHONPATH=.:build/gpu $(PYTHON) benchmarks/gpu.py
@@ -76,6 +81,10 @@ $(VENV)/.chat: $(READY)
 
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,dev]"
+	@touch $@
+
+$(VENV)/.peers: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,notebook,peers]"
 	@touch $@
 
 # A list of its own goes before constraints.txt, whose other lines stay.

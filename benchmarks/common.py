@@ -12,10 +12,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import median
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import psutil
 import torch
+from scipy.stats import t
 
 from sirius_helpers.files.reviews import read_reviews
+from sirius_helpers.files.runs import begin
+from sirius_helpers.label import label
+from sirius_helpers.review import review
 from sirius_helpers.settings import PROJECT, ModelSpec, Settings, settings_for
 
 
@@ -31,6 +39,31 @@ def bench_settings() -> Settings:
 def sample_reviews(count: int) -> list[str]:
     """The first reviews of the sample's training file."""
     return read_reviews(PROJECT / "data" / "sample" / "train.csv")["text"].tolist()[:count]
+
+
+def labelled(settings: Settings) -> pd.DataFrame:
+    """The originals with their labels, as the stages leave them: id, text, category."""
+    begin(settings)
+    label(settings)
+    return review(settings)
+
+
+def half_width(values: np.ndarray | pd.Series) -> np.ndarray | float:
+    """Half of Student's 95 % interval of the mean over the first axis."""
+    n = len(values)
+    return t.ppf(0.975, n - 1) * np.std(values, axis=0, ddof=1) / n**0.5 if n > 1 else float("nan")
+
+
+def spent() -> float:
+    """Processor seconds so far, of this process and the server beside it."""
+    own = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
+
+
+def timed(work: Callable[..., Any], *given: Any) -> tuple[Any, float]:
+    """What a call returns, and the processor seconds it took."""
+    start = spent()
+    return work(*given), spent() - start
 
 
 def seconds(work: Callable[[], object]) -> float:

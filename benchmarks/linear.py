@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import half_width, labelled
 from quality import parts, read_synthetic
-from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold
@@ -27,9 +27,6 @@ from sirius_helpers.encoder.embedding import frozen_embeddings
 from sirius_helpers.encoder.label_noise import confident_suggestions, out_of_fold
 from sirius_helpers.files.categories import labels_of, phrases, read_categories
 from sirius_helpers.files.reviews import leak_groups
-from sirius_helpers.files.runs import begin
-from sirius_helpers.label import label
-from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.split import TEST
 
@@ -47,9 +44,7 @@ def main() -> None:
     )
     given = ask.parse_args()
     settings = settings_for("auto", data=given.data, labels=given.labels, run="linear")
-    begin(settings)
-    label(settings)
-    originals = review(settings)
+    originals = labelled(settings)
     examples = pd.DataFrame(phrases(read_categories(settings.data)), columns=["text", "category"])
     tables = {"originals": originals, "examples": examples}
     tables |= {str(path): pd.DataFrame(read_synthetic(path)) for path in given.files}
@@ -110,7 +105,7 @@ def differences(rounds: list[Scores]) -> pd.DataFrame:
     found = np.array([[way[name] for name in rounds[0]] for way in rounds])  # rounds × ways × scores
     found[:, 1:] -= found[:, :1]
     mean = found.mean(axis=0)
-    half = t.ppf(0.975, len(rounds) - 1) * found.std(axis=0, ddof=1) / len(rounds) ** 0.5
+    half = half_width(found)
     table = {}
     for n, score in enumerate(("weighted F1", "macro F1")):
         table[score] = [f"{m:+.3f} [{m - h:+.3f}, {m + h:+.3f}]" for m, h in zip(mean[:, n], half[:, n], strict=True)]

