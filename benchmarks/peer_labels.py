@@ -20,9 +20,8 @@ from common import timed
 
 from sirius_helpers.extras.server import Server
 from sirius_helpers.files.categories import described, labels_of, read_categories
-from sirius_helpers.llm.asking import closed_question
 from sirius_helpers.llm.labelers import label_prompt
-from sirius_helpers.llm.questions import ClosedQuestion
+from sirius_helpers.llm.questions import ClosedQuestion, closed_question
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import one_line, split_prompt
 from sirius_helpers.settings import CHAT_LM, ModelSpec, Settings

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import write_csv
 from tiny_models import saved, tiny_qwen2, tiny_roberta
@@ -20,7 +21,7 @@ from sirius_helpers.errors import UserError
 from sirius_helpers.evaluate import evaluate
 from sirius_helpers.files import runs
 from sirius_helpers.files.journal import read_records
-from sirius_helpers.files.reviews import read_csv, read_labels
+from sirius_helpers.files.reviews import read_csv
 from sirius_helpers.files.runs import WRITES, Run, begin, digest
 from sirius_helpers.label import label
 from sirius_helpers.llm.quotas import plan
@@ -380,7 +381,8 @@ def stale(before, after, direct):
 
 
 def probabilities(run, settings):
-    given = soft_labels(read_labels(run), read_csv(run.path("labels.csv")))
+    records = read_records(run.path("labels.jsonl"))
+    given = soft_labels(pd.DataFrame(records), read_csv(run.path("labels.csv")))
     return given.to_csv() if settings.soft_labels and len(given) else ""
 
 
