@@ -235,7 +235,7 @@ def cpu() -> Json:
         "epochs": 10,
         # A base model of 270M wanders off at the reference's 0.8, and about one candidate in four is accepted.
         "temperature": 0.6,
-        "max_synthetic": 32,
+        "max_synthetic": 16,
         "max_attempts": 6,
         "max_new_tokens": 80,
         "tokens_per_batch": 4_096,  # a batch is what a kill can cost; here it takes seconds
@@ -252,6 +252,7 @@ def chat() -> Json:
         "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
         "prompts": {},
         "prior_correction": False,
+        "max_synthetic": 32,
         # Above it the model wanders off, below it copies; what is 85 % alike is refused.
         "temperature": 0.65,
         "max_copy_similarity": 85.0,

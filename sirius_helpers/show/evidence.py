@@ -25,10 +25,13 @@ HOW_ALONE = "Alone: the cells under Settings, then this stage's. Delete a file t
 def this_run(settings: Settings, run: Run) -> Html:
     """The choices of a run, and what the machine has for it."""
     labeler, second, writer = settings.labeler, settings.second_labeler, settings.writer
-    asked = f"{labeler.name} ({settings.labeler_kind})" + (f", pooled with {second.name}" if second else "")
+    asked = f"{labeler.name} ({settings.labeler_kind})" + (
+        f", pooled with {second.name}" if second and settings.second_weight else ""
+    )
     chosen = {
         "profile": f"{settings.profile} ({settings.profile_reason})",
         "labeler": settings.labels.name if settings.labels else asked,
+        "second opinion on rare labels": second.name if second else "none",
         "paraphrases and judge": str(writer),
         "classifier": settings.classifier.name,
         "split": settings.split,

@@ -66,14 +66,14 @@ def rare(opinions: pd.DataFrame, labels: pd.DataFrame) -> Html:
         return Html("<p>No second opinion on the rare labels: no second labeler, or no example phrases.</p>")
     against, now = contradicted(opinions, labels), labels.set_index("id")
     by_hand = now["category"][now["labeler"] == BY_HAND]
-    rows = pd.DataFrame({"id": opinions["id"], "review": opinions["text"], "category": opinions["category"]})
-    rows["P"], rows["learned from examples"] = opinions["probability"], opinions["other"]
-    rows["nearest phrase"] = opinions["nearest"] + ": " + opinions["phrase"]
+    found = opinions.assign(by="learned from examples: " + opinions["other"] + "; nearest: ")
+    rows = pd.DataFrame({"id": found["id"], "review": found["text"], "label": found["category"]})
+    rows["label"] += found["probability"].map(lambda p: "" if pd.isna(p) else f" {p:.2f}")
+    rows["other opinions"] = found["by"].where(found["other"] != "", "nearest: ") + found["nearest"]
+    rows["other opinions"] += ": " + found["phrase"]
     rows["state"] = [f"by hand: {by_hand[i]}" if i in by_hand else "contradicted" * (i in against) for i in rows["id"]]
-    rows = rows.loc[:, ~(rows.isna() | (rows == "")).all()]  # imported labels have no probability, for example
-    rows = rows.sort_values(["state", "category"], ascending=[False, True], kind="stable")
     caption = f"The {len(rows)} labels that are multiplied most: {len(against)} contradicted and not confirmed"
-    return table(rows, caption, {"P": ".2f"})
+    return table(rows.sort_values(["state", "label"], ascending=[False, True], kind="stable"), caption)
 
 
 def corrected(labels: pd.DataFrame) -> Html:
