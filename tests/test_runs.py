@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,15 @@ import torch
 
 from sirius_helpers.errors import UserError, command
 from sirius_helpers.files import runs
-from sirius_helpers.files.runs import MADE_BY, Run
-from sirius_helpers.settings import PROJECT
+from sirius_helpers.files.runs import MADE_BY, Run, pinned
+from sirius_helpers.settings import PROJECT, ModelSpec
+
+
+def test_a_second_labeler_that_cannot_be_had_is_no_condition_where_it_only_gives_opinions(settings, capsys):
+    there = pinned(replace(settings, second_labeler=ModelSpec("nobody/nothing")))
+    assert there.second_labeler is None and "rare labels get no second opinion" in capsys.readouterr().out
+    with pytest.raises(UserError, match="nobody/nothing"):
+        pinned(replace(settings, second_labeler=ModelSpec("nobody/nothing"), second_weight=0.5))
 
 
 def test_a_missing_file_names_the_stage_that_makes_it(tmp_path):

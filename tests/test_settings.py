@@ -36,14 +36,14 @@ def test_the_chat_models_profiles_ask_and_write_with_it_on_a_cpu(monkeypatch, pr
     assert chosen.labeler == ModelSpec(weights=labeler, **CHAT) and chosen.labeler_kind == "llm"
     assert chosen.writer == ModelSpec(weights="bf16", **CHAT)
     assert chosen.classifier == settings_for("cpu").classifier  # the embedded encoder
-    assert chosen.second_labeler == (chosen.classifier if profile == "chat" else None)
+    assert chosen.second_labeler == chosen.classifier and (chosen.second_weight > 0) == (profile == "chat")
     assert not any(spec.on_hub for spec in (chosen.labeler, chosen.writer, chosen.classifier))
     assert chosen.prompts == {}  # those of the base model are not for it
 
 
 def test_the_rehearsal_differs_from_t4_in_models_device_and_sizes_alone():
     t4, rehearsal = module.t4(), module.rehearsal()
-    other = {"profile", "device", "labeler", "writer", "classifier"}
+    other = {"profile", "device", "labeler", "second_labeler", "writer", "classifier"}
     other |= {"max_synthetic", "max_attempts", "max_new_tokens", "tokens_per_batch"}
     assert {name for name in t4 | rehearsal if t4.get(name) != rehearsal.get(name)} == other
     assert t4["labeler"].weights == rehearsal["labeler"].weights == "nf4"

@@ -33,6 +33,7 @@ def t4(tmp_path, data, monkeypatch):
         # fp16 arithmetic is a GPU's: the CPU lacks half of its kernels
         weights = "bf16" if spec.weights == "fp16" else spec.weights
         values[role] = ModelSpec(str(tmp_path / role), weights=weights, chat=spec.chat)
+    values["second_labeler"] = values["classifier"]
     values |= {"device": "cpu", "epochs": 2, "max_attempts": 2, "max_new_tokens": 12, "max_synthetic": 6}
     values |= {"max_tokens": 64, "bootstrap": 50}
     return Settings(**values, profile_reason="test", data=data, run="tiny", checkpoints=tmp_path / "checkpoints")

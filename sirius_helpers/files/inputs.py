@@ -15,7 +15,7 @@ from ..encoder.embedding import MAX_TOKENS
 from ..errors import UserError
 from ..llm.judge import FILE as CONTROL
 from ..llm.judge import read_control
-from ..llm.labelers import label_prompt
+from ..llm.labelers import label_prompt, pooled_with
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
 from ..models.text_tokens import PromptTokens
@@ -45,7 +45,7 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
     if (path := settings.folder / CORRECTIONS).exists():
         rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
     asked = settings.labeler_kind == "llm"
-    by_examples = settings.second_labeler if asked else settings.labeler
+    by_examples = pooled_with(settings) if asked else settings.labeler
     if by_examples and not settings.labels:
         need_examples(taxonomy, folder)
     _check_prompts(settings, taxonomy)
@@ -55,6 +55,8 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
     if by_examples and not settings.labels:
         _check_reading(by_examples, MAX_TOKENS)
+    if (second := settings.second_labeler) and not second.on_hub:
+        _check_reading(second, MAX_TOKENS)
     base = _check_reading(settings.classifier, settings.max_tokens)
     check_layers(settings.classifier.name, base, settings.lora_targets)
     return pd.DataFrame(rows, columns=["file", "rows", "what"])

@@ -303,6 +303,10 @@ def pinned(settings: Settings, *roles: str) -> Settings:
         try:
             source = _kept(spec, entry)
         except UserError as error:
+            if role == "second_labeler" and not settings.second_weight and "commit" not in entry:
+                print(f"{error} Without it rare labels get no second opinion.")
+                settings = replace(settings, second_labeler=None)
+                continue
             if awaited or "commit" not in entry:
                 raise
             print(f"{error} Finished stages do not need it.")
