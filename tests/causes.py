@@ -30,8 +30,8 @@ from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants
-from lives import DONE, STAGES, TOUCHES, in_fork, save_models, settings_on
 from psutil import Process
+from soak.lives import DONE, STAGES, TOUCHES, in_fork, save_models, settings_on
 from torch import empty
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import Qwen2Model, RobertaModel
@@ -161,7 +161,7 @@ CAUSES: dict[str, tuple[Act, Act]] = {
 # The stages that load no model ask no hub, and compute nothing.
 TRIALS = [
     (stage, cause) for stage in STAGES for cause in CAUSES
-    if cause != "memory of a model" or stage not in ("review", "split")
+    if stage != "opinions" and (cause != "memory of a model" or stage not in ("review", "split"))
 ]  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def bare_list(settings):
 
 def test_labels_without_examples_are_refused_where_the_few_shot_labeler_is_to_learn_them(bare_list):
     asked = replace(bare_list, labeler_kind="llm", labeler=bare_list.writer)
-    for changed in (bare_list, replace(asked, second_labeler=bare_list.labeler)):
+    for changed in (bare_list, replace(asked, second_labeler=bare_list.labeler, second_weight=0.5)):
         with pytest.raises(UserError, match="categories.txt: .* no example phrases for: возврат, оплата. Write"):
             check_inputs(changed)
 
@@ -90,7 +90,7 @@ def test_labels_without_examples_are_refused_where_the_few_shot_labeler_is_to_le
 def test_labels_without_examples_will_do_where_no_few_shot_labeler_reads_them(bare_list):
     llm = replace(bare_list, labeler_kind="llm", labeler=bare_list.writer)
     imported = {"labels": mine(bare_list.data)}
-    pooled = replace(llm, second_labeler=bare_list.labeler)
+    pooled = replace(llm, second_labeler=bare_list.labeler, second_weight=0.5)
     for changed in (llm, replace(bare_list, **imported), replace(pooled, **imported)):
         assert check_inputs(changed)["rows"].tolist()[:3] == [8, 2, 2]
 

@@ -138,7 +138,12 @@ def prompt(name, user):
     return {"prompts": {name: {"user": user}}}
 
 
-READS = {"review": ["labels.jsonl"], "augment": ["labels.csv"], "split": ["labels.csv", "synthetic.jsonl"]}
+READS = {
+    "review": ["labels.jsonl"],
+    "opinions": ["labels.jsonl"],
+    "augment": ["labels.csv"],
+    "split": ["labels.csv", "synthetic.jsonl"],
+}
 READS |= {"train": ["split.csv"], "evaluate": ["adapter", "split.csv", "history.csv", "labels.csv"]}
 READS |= {"predict": ["adapter"]}
 
@@ -148,7 +153,10 @@ READS |= {"predict": ["adapter"]}
     [
         ({}, []),
         ({"tokens_per_batch": 999}, []),
-        (put("categories.toml", "на ноги", "для ног"), ["split"]),  # what it says of a category is trained on
+        (
+            put("categories.toml", "на ноги", "для ног"),
+            ["opinions", "split"],
+        ),  # what it says of a category is trained on
         (prompt("paraphrase", "Отзыв: $review\nИначе:"), ["augment"]),
         ({"seed": 7}, ["augment", "split", "train", "evaluate"]),
         ({"test_share": 0.5}, ["split"]),
@@ -160,7 +168,7 @@ READS |= {"predict": ["adapter"]}
         (put("categories.toml", '"туфли"', '"туфли", "боты"'), ["label", "evaluate"]),
         (
             put("categories.toml", '"посуда"', '"посуда"\n[[category]]\nlabel = "ткани"'),
-            ["label", "split", "train", "evaluate"],
+            ["label", "opinions", "split", "train", "evaluate"],
         ),
         (put("corrections.csv", "", "text,category\nКеды хороши,посуда\n"), ["review"]),
     ],

@@ -63,7 +63,7 @@ def test_every_stage_runs_and_hands_over_by_file(t4, data):
     assert submission.columns.tolist() == ["category"] and len(submission) == 2
     assert set(submission["category"]) <= {"обувь", "посуда"}
     stages = json.loads(run.path("run.json").read_text(encoding="utf-8"))["stages"]
-    assert list(stages) == ["label", "review", "augment", "split", "train", "evaluate", "predict"]
+    assert list(stages) == ["label", "review", "opinions", "augment", "split", "train", "evaluate", "predict"]
 
 
 def test_every_stage_reuses_what_is_there(t4, monkeypatch):

@@ -39,12 +39,12 @@ from sirius_helpers.files.journal import Journal
 from sirius_helpers.files.runs import Run, begin, digest
 from sirius_helpers.label import label
 from sirius_helpers.predict import predict
-from sirius_helpers.review import review
+from sirius_helpers.review import opinions, review
 from sirius_helpers.settings import ModelSpec, Settings, t4
 from sirius_helpers.split import split
 from sirius_helpers.train import train
 
-STAGES = {f.__name__: f for f in (label, review, augment, split, train, evaluate, predict)}
+STAGES = {f.__name__: f for f in (label, review, opinions, augment, split, train, evaluate, predict)}
 RESULTS = ("labels.jsonl", "labels.csv", "synthetic.jsonl", "rejected.jsonl", "split.csv", "adapter", "history.csv")
 RESULTS += ("metrics.json", "errors.csv", "doubtful_labels.csv", "model_card.md", "report")
 RESULTS += ("predictions.csv", "submission.csv")
@@ -275,7 +275,7 @@ def settings_on(folder: Path) -> Settings:
     values = t4() | {"device": "cpu", "profile_reason": "test", "data": folder / "data"}
     values |= {"labeler": ModelSpec(str(folder / "labeler"), chat=True), "prior_correction": True}
     values |= {"writer": ModelSpec(str(folder / "writer"), weights="bf16", chat=True)}
-    values |= {"classifier": ModelSpec(str(folder / "classifier"))}
+    values |= dict.fromkeys(("classifier", "second_labeler"), ModelSpec(str(folder / "classifier")))
     values |= {"max_synthetic": 12, "max_attempts": 3, "max_new_tokens": 8, "min_chars": 1, "min_cyrillic": 0.0}
     values |= {"min_length_ratio": 0.0, "max_length_ratio": 1000.0, "length_slack": 10_000, "judge_draws": 2}
     values |= {"epochs": 6, "patience": 2, "batch_size": 8, "max_tokens": 64, "bootstrap": 50}
