@@ -19,7 +19,7 @@ from sirius_helpers.files.journal import Journal
 from sirius_helpers.files.runs import Run, begin, digest
 from sirius_helpers.label import label
 from sirius_helpers.predict import predict
-from sirius_helpers.review import review
+from sirius_helpers.review import opinions, review
 from sirius_helpers.settings import PROJECT, ModelSpec, Settings, t4
 from sirius_helpers.show import pictures
 from sirius_helpers.split import split
@@ -56,7 +56,7 @@ def test_a_run_survives(faults, fault, least):
     assert times >= least
 
 
-STAGES = (label, review, augment, split, train, evaluate, predict)
+STAGES = (label, review, opinions, augment, split, train, evaluate, predict)
 ALL = [stage.__name__ for stage in STAGES]
 SHOES = ("Сапоги промокают", "Туфли жмут", "Кеды хороши", "Ботинок порвался", "Тапки мягкие", "Валенки греют")
 DISHES = ("Чашка бьётся", "Вилка гнётся", "Блюдце с трещиной", "Кастрюля без крышки", "Ложки блестят")

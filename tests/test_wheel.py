@@ -38,6 +38,7 @@ from sirius_helpers.train import train
 
 models = {"labeler": ModelSpec("encoder"), "writer": ModelSpec("chat", chat=True), "classifier": ModelSpec("encoder")}
 models = {role: ModelSpec(str(Path(spec.name).absolute()), chat=spec.chat) for role, spec in models.items()}
+models["second_labeler"] = models["labeler"]
 settings = settings_for("cpu", data="reviews", run="mine", **models, epochs=1, max_synthetic=0, near_duplicate=100)
 begin(settings)
 for stage in (label, augment, split, train):
