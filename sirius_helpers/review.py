@@ -38,7 +38,7 @@ def review(settings: Settings) -> pd.DataFrame:
 
 @told
 def opinions(settings: Settings) -> pd.DataFrame:
-    """Stage "opinions": the labels of the categories that are multiplied most, with second opinions, rarest first.
+    """Stage "opinions": the labels of the categories that are multiplied most, with second opinions.
 
     Columns id, text, category, probability, other, nearest, phrase (see `encoder.label_noise.second_opinions`); no rows
     where nothing can be asked.

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from html import escape
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from sirius_helpers.files.runs import Run
 from sirius_helpers.label import label
 from sirius_helpers.review import contradicted, opinions, review
 from sirius_helpers.settings import ModelSpec
+from sirius_helpers.show.tables import rare as rare_table
 
 
 @pytest.fixture
@@ -102,6 +104,9 @@ def test_opinions_are_of_the_rarer_half_of_the_categories_as_the_labeler_filed_t
     assert set(rare["other"]) <= {"обувь", "посуда"}
     correct(asked, rare["id"][0], "посуда")  # confirms it
     assert opinions(asked).equals(rare) and rare["id"][0] not in contradicted(rare, review(asked))
+    shown = rare_table(rare, review(asked)).html
+    assert "by hand: посуда" in shown and "learned from examples: " in shown and escape(rare["phrase"][1]) in shown
+    assert second_opinions(rare.assign(category="чай", probabilities=None), [*known.items()], asked).empty
     heard = replace(asked, labels=None, labeler_kind="few-shot")
     assert (second_opinions(rare.assign(probabilities=None), [*known.items()], heard)["other"] == "").all()
 

@@ -52,9 +52,9 @@ def second_opinions(rows: pd.DataFrame, known: Sequence[tuple[str, str]], settin
 
     `other` is the answer of the labeler that learns from the categories' phrases, `known` (text, category); empty where
     it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows, where
-    there is no such labeler or no phrase.
+    there is no such labeler, and none of a category without a phrase, which nobody could agree with.
     """
-    spec = settings.second_labeler
+    spec, rows = settings.second_labeler, rows[rows["category"].isin({name for _, name in known})]
     if spec is None or rows.empty or len({name for _, name in known}) < 2:
         return pd.DataFrame(columns=OPINIONS)
     texts, names = zip(*known, strict=True)

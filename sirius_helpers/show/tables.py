@@ -68,7 +68,7 @@ def rare(opinions: pd.DataFrame, labels: pd.DataFrame) -> Html:
     by_hand = now["category"][now["labeler"] == BY_HAND]
     found = opinions.assign(by="learned from examples: " + opinions["other"] + "; nearest: ")
     rows = pd.DataFrame({"id": found["id"], "review": found["text"], "label": found["category"]})
-    rows["label"] += found["probability"].map(lambda p: "" if pd.isna(p) else f" {p:.2f}")
+    rows["label"] += [f" {p:.2f}" if isinstance(p, float) else "" for p in found["probability"]]  # imported: none
     rows["other opinions"] = found["by"].where(found["other"] != "", "nearest: ") + found["nearest"]
     rows["other opinions"] += ": " + found["phrase"]
     rows["state"] = [f"by hand: {by_hand[i]}" if i in by_hand else "contradicted" * (i in against) for i in rows["id"]]
