@@ -54,7 +54,7 @@ look: $(DEV)
 
 soak: $(DEV)
 	@cd tests && ../$(BIN)/python -m soak.soak
-	@SOAK=1 $(BIN)/python -m pytest tests/test_metamorphic.py
+	@SOAK=1 $(BIN)/python -m pytest tests/test_metamorphic.py tests/test_causes.py
 
 BENCHES := label judge generate train predict
 bench: $(addprefix bench-,$(BENCHES))

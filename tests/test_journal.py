@@ -139,7 +139,7 @@ def test_a_folder_that_went_away_is_told_in_one_line(tmp_path):
     journal = Journal(tmp_path / "run" / "a.jsonl", "f1")
     shutil.rmtree(tmp_path / "run")
     for write in (lambda: journal.append([{"n": 1}]), lambda: write_atomically(tmp_path / "run" / "b", b"")):
-        with pytest.raises(UserError, match="No such file or directory .* Bring the folder back"):
+        with pytest.raises(UserError, match=r"No such file or directory\. Bring the folder back"):
             write()
     assert not (tmp_path / "run").exists()  # it may be the mount point of a drive
 
