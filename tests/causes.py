@@ -159,8 +159,8 @@ CAUSES: dict[str, tuple[Act, Act]] = {
     "memory of a model": (ask_torch_for_too_much, lambda _: None),
     "interrupted": (interrupt, lambda _: None),
 }
-STAGES = [stage for stage in EVERY_STAGE if stage != "opinions"]
-# The stages that load no model compute nothing. With SOAK=1 (`make soak`) every pair, else a third: each stage and cause.
+STAGES = {stage: work for stage, work in EVERY_STAGE.items() if stage != "opinions"}
+# The stages that load no model compute nothing. With SOAK=1 (`make soak`) every pair, else a third of them.
 TRIALS = [
     (stage, cause) for m, stage in enumerate(STAGES) for n, cause in enumerate(CAUSES)
     if (cause != "memory of a model" or stage not in ("review", "split")) and ("SOAK" in os.environ or (m + n) % 3 == 0)
