@@ -48,8 +48,9 @@ def predict(settings: Settings) -> pd.DataFrame:
                 pieces = write_pieces(texts, count, classifier, work)
             join(pieces, run.path("predictions.csv"), run.path("submission.csv"))
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
-    found = read_csv(run.path("predictions.csv"), ["category", "confidence"])  # texts and probabilities stay on disk
-    return found.astype({"category": "category"})  # a byte per row
+    # A byte per row: texts and probabilities stay on disk.
+    columns = {"category": "category", "confidence": "float64"}
+    return pd.read_csv(run.path("predictions.csv"), usecols=[*columns], dtype=columns, keep_default_na=False)
 
 
 def texts_of(path: Path) -> tuple[int, Iterator[str]]:
