@@ -49,8 +49,11 @@ def predict(settings: Settings) -> pd.DataFrame:
             join(pieces, run.path("predictions.csv"), run.path("submission.csv"))
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
     # A byte per row: texts and probabilities stay on disk.
-    columns = {"category": "category", "confidence": "float64"}
-    return pd.read_csv(run.path("predictions.csv"), usecols=[*columns], dtype=columns, keep_default_na=False)
+    header = pd.read_csv(run.path("predictions.csv"), nrows=0).columns
+    labels = pd.CategoricalDtype(sorted(name.removeprefix("p_") for name in header if name.startswith("p_")))
+    columns = ["category", "confidence"]
+    found = pd.read_csv(run.path("predictions.csv"), usecols=columns, dtype={"category": labels}, keep_default_na=False)
+    return found.assign(category=found["category"].cat.remove_unused_categories())
 
 
 def texts_of(path: Path) -> tuple[int, Iterator[str]]:
