@@ -23,6 +23,7 @@ from .encoder.classifier import Classifier
 from .files.journal import replacing
 from .files.reviews import read_csv, read_texts, write_csv
 from .files.runs import Run, digest, stage_mark, told
+from .kinds import Json
 from .models.batching import progress
 from .settings import Settings
 
@@ -51,8 +52,8 @@ def predict(settings: Settings) -> pd.DataFrame:
     # A byte per row: texts and probabilities stay on disk.
     header = pd.read_csv(run.path("predictions.csv"), nrows=0).columns
     labels = pd.CategoricalDtype(sorted(name.removeprefix("p_") for name in header if name.startswith("p_")))
-    columns = ["category", "confidence"]
-    found = pd.read_csv(run.path("predictions.csv"), usecols=columns, dtype={"category": labels}, keep_default_na=False)
+    options: Json = {"usecols": ["category", "confidence"], "dtype": {"category": labels}, "keep_default_na": False}
+    found = pd.concat(pd.read_csv(run.path("predictions.csv"), chunksize=CHUNK, **options), ignore_index=True)
     return found.assign(category=found["category"].cat.remove_unused_categories())
 
 
