@@ -52,8 +52,8 @@ def predict(settings: Settings) -> pd.DataFrame:
     # A byte per row: texts and probabilities stay on disk.
     header = pd.read_csv(run.path("predictions.csv"), nrows=0).columns
     labels = pd.CategoricalDtype(sorted(name.removeprefix("p_") for name in header if name.startswith("p_")))
-    options: Json = {"usecols": ["category", "confidence"], "dtype": {"category": labels}, "keep_default_na": False}
-    found = pd.concat(pd.read_csv(run.path("predictions.csv"), chunksize=CHUNK, **options), ignore_index=True)
+    columns = ["category", "confidence"]
+    found = pd.read_csv(run.path("predictions.csv"), usecols=columns, dtype={"category": labels}, keep_default_na=False)
     return found.assign(category=found["category"].cat.remove_unused_categories())
 
 

@@ -210,9 +210,9 @@ def test_memory_does_not_grow_with_the_number_of_texts(ready, data, monkeypatch)
         return size
 
     peak(500)  # imports
-    few, many = peak(1_000), peak(10_000)
-    assert many < 1.3 * few
-    assert len(read(Run(ready.folder).path("submission.csv"))) == 10_000
+    few, many = peak(10_000), peak(40_000)  # more than a reader's buffer holds
+    assert many - few < 30_000 * 20  # a category and a confidence
+    assert len(read(Run(ready.folder).path("submission.csv"))) == 40_000
 
 
 PLAIN = ["text\nа\n", 'text\r\n"а, б"\r\n""\r\n', 'id,text\n1,"а\rб\nв"\n2,\n', "\ufefftext\n NA \n007"]
