@@ -23,7 +23,6 @@ from .encoder.classifier import Classifier
 from .files.journal import replacing
 from .files.reviews import read_csv, read_texts, write_csv
 from .files.runs import Run, digest, stage_mark, told
-from .kinds import Json
 from .models.batching import progress
 from .settings import Settings
 
