@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from sirius_helpers.llm.quotas import MOST_COPIES, copies_per_category, plan
+from sirius_helpers.llm.quotas import MOST_COPIES, copies_per_category, most_multiplied, plan
 
 REFERENCE_COUNTS = {
     "одежда": 1260, "нет товара": 370, "текстиль": 80, "обувь": 48, "электроника": 24,
@@ -78,3 +78,10 @@ def test_a_cap_takes_the_beginning_of_the_whole_plan(table, cap):
 @pytest.mark.parametrize("cap", [None, 5])
 def test_no_labels_want_nothing(cap):
     assert plan(pd.DataFrame(columns=["id", "text", "category"]), cap) == []
+
+
+@pytest.mark.parametrize(("count", "half"), [(1, 0), (2, 1), (9, 4), (24, 12)])
+def test_most_multiplied_is_the_rarer_half_however_many_categories_have_the_most_copies(count, half):
+    names = [f"{n:02}" for n in range(count)]  # the later, the more frequent
+    rows = [name for n, name in enumerate(names, start=1) for _ in range(n)]
+    assert most_multiplied(rows) == set(names[:half])

@@ -41,8 +41,8 @@ def copies_per_category(categories: Sequence[str]) -> dict[str, int]:
 
 def most_multiplied(categories: Sequence[str]) -> set[str]:
     """The rarer half of the categories, in which an error is multiplied by most."""
-    copies = copies_per_category(categories)
-    return set(sorted(copies, key=lambda name: (-copies[name], name))[: len(copies) // 2])
+    by_frequency = list(copies_per_category(categories))
+    return set(by_frequency[(len(by_frequency) + 1) // 2 :])
 
 
 def plan(labels: pd.DataFrame, max_synthetic: int | None) -> list[Wanted]:
