@@ -10,7 +10,7 @@ from sirius_helpers.llm.judge import judge_question, p_yes, verdicts
 from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import split_prompt, template_for
 
-ROUNDS, TEXTS, BY_REFERENCE = 3, 240, 12  # the reference's way sees the first few of each round's texts
+ROUNDS, TEXTS, BY_REFERENCE = 3, 120, 8  # the reference's way sees the first few of each round's texts
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from sirius_helpers.loaders import causal_lm
 from sirius_helpers.prompts import split_prompt
 from sirius_helpers.settings import CAUSAL_LM, ModelSpec
 
-ROUNDS, REVIEWS, BY_REFERENCE = 3, 240, 12  # the reference's way sees the first few of each round's reviews
+ROUNDS, REVIEWS, BY_REFERENCE = 3, 120, 8  # the reference's way sees the first few of each round's reviews
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """What labels are worth: learned from as they are or as probabilities, and set right by a person, in which order.
 
-The reviews that people labelled are labelled anew by the few-shot labeler, and a linear model learns from two thirds of
-them and from the example phrases; it is scored on the rest against people. People's labels choose nothing here: `soft`
-compares ways of learning, `curve` plays a person who corrects the first labels of an order. Brackets hold Student's
-95 % interval of the mean over the random parts.
+The reviews that people labelled are labelled anew by a profile's labeler, and a linear model learns from two thirds of
+them and from the example phrases; it is scored on the rest against people, or against the labels in `--truth`. These
+choose nothing here: `soft` compares ways of learning, `curve` plays a person who corrects the first labels of an order.
+Each mean has half of Student's 95 % interval beside it, over the random parts.
 
     python benchmarks/corrections.py soft
+    python benchmarks/corrections.py soft --profile chat --data FOLDER --truth CSV --reviews 600
     python benchmarks/corrections.py curve --picture docs/corrections.png
 """
 
@@ -39,11 +40,15 @@ PARTS, COUNTS = 30, (0, 25, 50, 100, 150)
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("what", choices=["soft", "curve"])
-    ask.add_argument("--data", default=str(PROJECT / "data" / "sample"), help="a folder with human_labels.csv")
+    ask.add_argument("--data", default=str(PROJECT / "data" / "sample"), help="a folder with categories")
+    ask.add_argument("--truth", type=Path, help="labels to score against; otherwise the folder's human_labels.csv")
+    ask.add_argument("--profile", default="cpu", help="whose labeler is asked")
+    ask.add_argument("--reviews", type=int, help="so many, drawn at random")
     ask.add_argument("--picture", type=Path)
     given = ask.parse_args()
-    sample = Sample(settings_for("cpu", data=given.data, run="corrections"))
-    print(f"labels right: {np.mean(sample.given == sample.truth):.3f} of {len(sample.truth)}")
+    settings = settings_for(given.profile, data=given.data, run="corrections")
+    sample = Sample(settings, given.truth or settings.data / "human_labels.csv", given.reviews)
+    print(f"labels as in the truth: {np.mean(sample.given == sample.truth):.3f} of {len(sample.truth)}")
     rows = pd.DataFrame((soft if given.what == "soft" else curve)(sample), columns=["way", "labels", "part", "score"])
     table = rows.groupby(["way", "labels"], sort=False)["score"].agg(["mean", half_width]).round(3)
     print(table.to_string())
@@ -52,13 +57,15 @@ def main() -> None:
 
 
 class Sample:
-    """Reviews with what people and the labeler say of them, and all texts as vectors."""
+    """Reviews with what the truth and the labeler say of them, and all texts as vectors."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, truth: Path, count: int | None) -> None:
         taxonomy = read_categories(settings.data)
-        human, self.labels = read_labelled(settings.data / "human_labels.csv", taxonomy), labels_of(taxonomy)
-        self.settings, self.known, self.texts = settings, phrases(taxonomy), list(human)
-        self.truth = np.array(list(human.values()), dtype=object)
+        right = pd.Series(read_labelled(truth, taxonomy))
+        right = right.sample(count, random_state=1) if count else right
+        right = right[right.map(right.value_counts()) > 1]  # a single one cannot be in both parts
+        self.settings, self.known, self.labels = settings, phrases(taxonomy), labels_of(taxonomy)
+        self.texts, self.truth = right.index.tolist(), right.to_numpy(dtype=object)
         self.chances = np.zeros((len(self.texts), len(self.labels)))
         with loaded_labeler(taxonomy, settings) as labeler:
             labeler(self.texts, self._keep)
@@ -96,7 +103,7 @@ def soft(sample: Sample) -> Iterator[tuple]:
             rows = calibrated(sample.chances[learned], factor)
             ways[name] = np.where(rows >= UNLIKELY, rows, 0)
         ways["soft, smoothed by 0.1"] = 0.9 * ways["soft"] + 0.1 / len(sample.labels)
-        ways["people's labels"] = sample.hard(sample.truth[learned])
+        ways["the right labels"] = sample.hard(sample.truth[learned])
         scores = {name: sample.score(learned, targets, asked) for name, targets in ways.items()}
         for name, score in scores.items():
             yield name, "score", number, score
