@@ -1,9 +1,7 @@
 """Which labels are doubtful: models that never saw a review are asked whether they agree with its label.
 
-Knows embeddings and labels; the labels may come from anywhere.
-
-    rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
-    rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
+rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
+rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
 """
 
 from __future__ import annotations
@@ -51,8 +49,8 @@ def second_opinions(rows: pd.DataFrame, known: Sequence[tuple[str, str]], settin
     """What else says of which category a review is: columns as in OPINIONS, the first four those of the labeler.
 
     `other` is the answer of the labeler that learns from the categories' phrases, `known` (text, category); empty where
-    it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows, where
-    there is no such labeler, and none of a category without a phrase, which nobody could agree with.
+    it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows where
+    there is no such labeler, and of a category without a phrase.
     """
     spec, rows = settings.second_labeler, rows[rows["category"].isin({name for _, name in known})]
     if spec is None or rows.empty or len({name for _, name in known}) < 2:
@@ -108,15 +106,11 @@ def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.nd
 
     Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068, section 3.1): a category's threshold is
     the mean probability that it gets on the rows labelled so, and a row counts for the most probable category whose
-    threshold it reaches. Thresholds of one's own make up for categories the model is never sure of. Such a category
-    may have so low a threshold that unlikely rows reach it, hence one more condition: it must be more probable than
-    the given one.
+    threshold it reaches. Unlikely rows may reach the threshold of a category the model is never sure of, hence one more
+    condition: it must be more probable than the given one.
     """
-    every = np.arange(len(given))
-    thresholds = [
-        probabilities[given == label, label].mean() if (given == label).any() else np.inf
-        for label in range(probabilities.shape[1])
-    ]
+    own = [probabilities[given == label, label] for label in range(probabilities.shape[1])]
+    thresholds = [chances.mean() if len(chances) else np.inf for chances in own]
     reached = np.where(probabilities >= thresholds, probabilities, 0)
-    best = reached.argmax(axis=1)
+    best, every = reached.argmax(axis=1), np.arange(len(given))
     return np.where(reached[every, best] > probabilities[every, given], best, given)

@@ -1,8 +1,6 @@
 """How synthetic reviews compare with real ones: variety, length, distance from their originals, and whether a simple
 model can tell the two apart.
 
-Knows texts; not how they were made.
-
     table = diversity(pairs)               # pairs: columns category, original, text
     auc = discriminability(pairs, seed=0)        # 0.5: nobody can tell, 1: everybody can
 """

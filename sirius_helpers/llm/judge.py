@@ -1,11 +1,8 @@
 """The judge: "review or refusal?" as a closed question, its seeded verdicts, and how far it can be trusted.
 
-Knows texts and a model; not where a text comes from or what becomes of it.
-
-    question = judge_question(model, tokenizer, settings)
-    probability = p_yes(question, texts, settings)                       # (texts,)
-    control = read_control(settings.data)                                # columns text, is_review
-    report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
+question = judge_question(model, tokenizer, settings)
+control = read_control(settings.data)                                # columns text, is_review
+report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
 """
 
 from __future__ import annotations
@@ -86,12 +83,11 @@ def judge_report(judged: pd.DataFrame, draws: int) -> Json:
     """How the judge does on texts whose answer is known: columns is_review, p_yes.
 
     `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
-    shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
-    kind would do as well with a probability below 0.05.
+    shares of both kinds that all draws accept; `beats_chance` whether naming the more frequent kind each time would do
+    as well with a probability below 0.05.
     """
-    probability, truth = judged["p_yes"].to_numpy(), judged["is_review"].to_numpy(dtype=bool)
-    guess = probability >= 0.5
-    passing = probability**draws
+    passing, truth = judged["p_yes"].to_numpy() ** draws, judged["is_review"].to_numpy(dtype=bool)
+    guess = judged["p_yes"].to_numpy() >= 0.5
     hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
     chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue
     return {

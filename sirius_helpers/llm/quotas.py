@@ -1,4 +1,4 @@
-"""How many synthetic reviews are wanted of which originals. Knows counts; not how a review is made.
+"""How many synthetic reviews are wanted of which originals.
 
 wanted = plan(labels, max_synthetic=None)              # labels: columns id, text, category
 """
