@@ -1,8 +1,7 @@
 """Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
 
-Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
-`rejected.jsonl` (every refused attempt with its reason). No text that the judge or a person refused is kept, nor a
-near-duplicate of one, also for another original.
+Writes `judge.jsonl` (the judge on texts whose answer is known), `synthetic.jsonl` (kept) and `rejected.jsonl` (refused,
+with the reason). No text that the judge or a person refused is kept, nor a near-duplicate, also for another original.
 
     kept = augment(settings)               # stage "augment"
     reject(settings, "3f2a90b1c7d4~2")     # `augment` then writes another; keep(settings, …) takes that back
@@ -44,7 +43,7 @@ def augment(settings: Settings) -> pd.DataFrame:
     mark = fingerprint(writer_mark, items, settings.max_attempts, control)
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
-        return read_synthetic(run)
+        return _named(read_records(run.path("synthetic.jsonl")))
     with run.stage("augment", mark) as facts:
         judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
@@ -63,7 +62,7 @@ def augment(settings: Settings) -> pd.DataFrame:
         finally:
             keep_to_plan(wanted, kept, refused, settings.max_attempts)  # one order, however many runs it took
         facts["revision"] = settings.writer.revision
-    return read_synthetic(run)
+    return _named(read_records(run.path("synthetic.jsonl")))
 
 
 def planned(settings: Settings) -> list[Wanted]:
@@ -72,11 +71,6 @@ def planned(settings: Settings) -> list[Wanted]:
     if not settings.multiply_contradicted:
         labels = labels[~labels["id"].isin(contradicted(rare, labels))]
     return plan(labels, settings.max_synthetic)
-
-
-def read_synthetic(run: Run) -> pd.DataFrame:
-    """The kept texts: columns id, source_id, copy, attempt, category, text, original, p_yes."""
-    return _named(read_records(run.need("synthetic.jsonl")))
 
 
 def read_refused(run: Run) -> pd.DataFrame:
@@ -140,6 +134,7 @@ def _id_of(record: JsonView) -> str:
 
 
 def _named(records: list[Json]) -> pd.DataFrame:
+    """Kept texts: columns source_id, copy, attempt, category, text, original, p_yes, id."""
     return pd.DataFrame(records, columns=COLUMNS).assign(id=list(map(_id_of, records)))
 
 

@@ -38,8 +38,7 @@ Turns = tuple[tuple[str, str], ...]  # what stands for $review, and the answer t
 class Template:
     """`system` and `user` are texts with $variables; `user` holds $review once, after everything that is fixed.
 
-    The examples stand between them, each as `user` with its review, and its answer. `yes` and `no` are the answers to
-    the judge's question; the other prompts have theirs from elsewhere.
+    The examples stand between them. `yes` and `no` are the judge's answers; the other prompts have none of their own.
     """
 
     name: str
@@ -51,15 +50,15 @@ class Template:
 
     def conversation(self, **values: str) -> tuple[str, Turns]:
         """The filled system text and the turns, the last of them, about `review`, without an answer."""
-        if missing := sorted({*_variables(self.system), *_variables(self.user)} - set(values)):
-            raise UserError(
-                f"prompt {self.name!r} uses ${', $'.join(missing)}, which nothing fills; "
-                f"it may use: ${', $'.join(sorted(values))}."
-            )
         try:
             system, user = string.Template(self.system).substitute(values), string.Template(self.user)
             turns = (*self.examples, (values[REVIEW], ""))
             return system, tuple((user.substitute({**values, REVIEW: text}), answer) for text, answer in turns)
+        except KeyError as error:
+            known = ", $".join(sorted(values))
+            raise UserError(
+                f"prompt {self.name!r} uses ${error.args[0]}, which nothing fills; it may use: ${known}."
+            ) from None
         except ValueError:
             raise UserError(f"prompt {self.name!r} holds a $ that begins no variable; write $$ for the sign.") from None
 
@@ -122,8 +121,7 @@ def answer_end(tokenizer: Tokenizer, chat: bool) -> str | None:
     with suppress(Exception):  # the end token will do
         behind = _rendered(tokenizer, turns, False).rpartition(_SLOT)[2].lstrip()
         known = (token.content for token in markers(tokenizer).values())
-        if closing := max((token for token in known if behind.startswith(token)), key=len, default=""):
-            return closing
+        return max((token for token in known if behind.startswith(token)), key=len)
     end: str | None = tokenizer.eos_token
     return end
 

@@ -54,9 +54,6 @@ def opinions(settings: Settings) -> pd.DataFrame:
 
 
 def contradicted(rare: pd.DataFrame, labels: pd.DataFrame) -> set[str]:
-    """Ids of the rare labels that all other opinions contradict and no person confirmed or corrected.
-
-    `rare` and `labels` are what `opinions` and `review` return.
-    """
+    """Ids of the rare labels (`opinions`) that all other opinions contradict and nobody confirmed or set right."""
     against = rare[["other", "nearest"]].ne(rare["category"], axis=0).all(axis=1)
     return set(rare["id"][against]) - set(labels["id"][labels["labeler"] == BY_HAND])

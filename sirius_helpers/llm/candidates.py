@@ -72,12 +72,15 @@ def fill(
     known = [bare(text) for text in originals + before + writer.lines]
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
 
-    def candidates(items: list[Wanted]) -> list[Json]:
-        """One for each item, judged: records with a reason, "accepted" among them.
+    def work(batch: list[int]) -> None:
+        """A candidate for each of these items of the round, filtered, judged and recorded.
 
         Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
         so that it does not matter where a batch ends.
         """
+        items = [todo[i] for i in batch]
+        if all((*item.key, attempt) in tried for item in items):
+            return
         names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
         seeds = [random.Random(name).getrandbits(63) for name in names]
         texts = writer.write([prompts[item.source_id] for item in items], seeds)
@@ -89,20 +92,12 @@ def fill(
             found = (item.source_id, item.copy, attempt, item.category, text, item.original, None, reason)
             records.append(dict(zip([*COLUMNS, "reason"], found, strict=True)))
         passed = [(record, name) for record, name in zip(records, names, strict=True) if record["reason"] is None]
-        chances = writer.p_yes([record["text"] for record, _ in passed]) if passed else ()
+        chances = writer.p_yes([record["text"] for record, _ in passed])
         for (record, name), p in zip(passed, map(float, chances), strict=True):
+            accepted = BY_HAND if key_of(record) in done else ACCEPTED
             yes = verdicts(p, settings.judge_draws, name)
-            record |= {"p_yes": round(p, 4), "reason": ACCEPTED if all(yes) else "judge"}
-        return records
-
-    def work(batch: list[int]) -> None:  # of this round
-        items = [todo[i] for i in batch]
-        if all((*item.key, attempt) in tried for item in items):
-            return
-        fresh = [record for record in candidates(items) if attempt_of(record) not in tried]
-        for record in fresh:
-            if record["reason"] == ACCEPTED and key_of(record) in done:
-                record["reason"] = BY_HAND
+            record |= {"p_yes": round(p, 4), "reason": accepted if all(yes) else "judge"}
+        fresh = [record for record in records if attempt_of(record) not in tried]
         good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
         refused.append(r for r in fresh if r["reason"] != ACCEPTED)
         kept.append(good)
@@ -113,7 +108,7 @@ def fill(
         bar.update(len(kept.records))
         while found := open_round(wanted, kept, refused, settings.max_attempts):
             attempt, todo = found
-            done = set(map(key_of, kept.records))
+            done = set(map(key_of, kept.records))  # the items that have a text
             tried = set(map(attempt_of, kept.records + refused.records))
             batcher.run([len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo], work)
             stop_if_hopeless(wanted, kept, refused, settings)

@@ -127,7 +127,9 @@ class FewShotLabeler:
         # As it comes, the strongly regularised model is far less sure than it is right.
         unseen = out_of_fold(vectors, names, np.arange(len(names)), labels, settings.few_shot_c, seed=0)
         temperature = fit_temperature(unseen, np.array([labels.index(name) for name in names]))
-        self.chances = lambda vectors: calibrated(head.predict_proba(vectors)[:, columns], temperature)
+        self.chances: Callable[[np.ndarray], np.ndarray] = lambda rows: calibrated(
+            head.predict_proba(rows)[:, columns], temperature
+        )
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch."""

@@ -42,10 +42,7 @@ def closed_question(
     prior_texts: Sequence[str],
     **values: str,
 ) -> ClosedQuestion:
-    """A prompt, filled with `values`, and the answers, each ended as `spec` ends it.
-
-    A base model goes on after the prompt's colon, with a blank.
-    """
+    """A prompt, filled with `values`, and the answers as `spec` gives them: a base model's begin with a blank."""
     prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
     return question_to(
         model,
@@ -106,10 +103,7 @@ class ClosedQuestion:
 
     @torch.inference_mode()
     def log_probs(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
-        """(texts, answers) float64 log-probabilities, rows in the order of `texts`.
-
-        `on_batch(indices, rows)` is called after each finished batch, with the places of its texts.
-        """
+        """(texts, answers) float64 log-probabilities; `on_batch` gets the places and rows of each finished batch."""
         prompts = [self.prompt.with_text(text) for text in texts]
         result = np.empty((len(texts), len(self.tree.paths)))
 
@@ -176,13 +170,10 @@ class ClosedQuestion:
         return hidden
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(positions, width) -> (positions, tokens of the tree), fp32.
-
-        The tree's own rows of the head are enough, unless they are packed or have an adapter.
-        """
+        """(positions, width) -> (positions, tokens of the tree), fp32."""
         head, cap = self.model.get_output_embeddings(), getattr(self.config, "final_logit_softcapping", None)
         tokens = torch.tensor(self.tree.tokens, device=hidden.device)
-        if type(head) is Linear:
+        if type(head) is Linear:  # neither packed nor with an adapter: the tree's own rows of it are enough
             bias = None if head.bias is None else head.bias[tokens].float()
             logits = functional.linear(hidden.float(), head.weight[tokens].float(), bias)
         else:

@@ -73,10 +73,7 @@ def _uniform(numbers: torch.Tensor) -> torch.Tensor:
 
 
 class Sampler:
-    """Continues prompts with temperature and top-p until an end token, `stop` or the token limit.
-
-    The fixed beginning of all prompts, `prefix`, is read once and its keys and values are copied for each row.
-    """
+    """Continues prompts until an end token, `stop` or the token limit; the `prefix` they begin with is read once."""
 
     def __init__(
         self,
@@ -127,8 +124,8 @@ class Sampler:
     def _shared(self, prompts: Sequence[Prompt]) -> int:
         """How many tokens of the prefix all rows can share.
 
-        Padding stands behind them, and a sliding window counts it as tokens: a window that does not hold the whole
-        row would lose some that it should see. Then nothing is shared, and the padding stands first.
+        Padding stands behind them, and a sliding window counts it as tokens: one that does not hold the whole row would
+        lose some that it should see. Then nothing is shared.
         """
         shared = min(count for count, _ in prompts)
         width = max(count + len(rest) for count, rest in prompts) + self.max_new_tokens
