@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -153,7 +152,7 @@ def _in_chat(tokenizer: Tokenizer, system: str, turns: Turns, text: str) -> str:
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: bool) -> str:
     """Messages as the template writes them, thinking switched off where it has a switch; `answer` begins one."""
-    switches: dict[str, Any] = {"enable_thinking": False, "thinking": False}
+    switches: Json = {"enable_thinking": False, "thinking": False}
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer, **switches))
 
 

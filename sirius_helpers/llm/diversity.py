@@ -22,8 +22,6 @@ from sklearn.pipeline import make_pipeline
 
 from .filters import bare, word_runs
 
-FEWEST = 20  # texts whose AUC is shown
-
 
 def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row for each category and one for all.
@@ -78,7 +76,7 @@ def discriminability(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | 
     An original and its paraphrases are in one fold, so no text is recognised by its twin. None for fewer than 20 texts.
     """
     originals = pairs["original"].drop_duplicates()
-    if len(pairs) < FEWEST or len(originals) < 2:
+    if len(pairs) < 20 or len(originals) < 2:
         return None
     texts = [*originals, *pairs["text"]]
     synthetic = np.repeat([0, 1], [len(originals), len(pairs)])

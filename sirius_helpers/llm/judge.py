@@ -27,7 +27,6 @@ FILE = "judge_control.csv"
 # How people and spreadsheets write the two answers.
 ANSWERS = dict.fromkeys(("true", "1", "да", "истина"), "yes") | dict.fromkeys(("false", "0", "нет", "ложь"), "no")
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
-CHANCE = 0.05  # a judge whose hits luck explains with at least this probability is no better than chance
 
 
 def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
@@ -79,7 +78,7 @@ def judge_report(judged: pd.DataFrame, draws: int) -> Json:
     """How the judge does on texts whose answer is known: columns is_review, p_yes.
 
     `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected shares that
-    all draws accept; `beats_chance` whether it is better than always to name the more frequent kind (CHANCE).
+    all draws accept; `beats_chance` whether always naming the more frequent kind would do as well with p < 0.05.
     """
     passing, truth = judged["p_yes"].to_numpy() ** draws, judged["is_review"].to_numpy(dtype=bool)
     guess = judged["p_yes"].to_numpy() >= 0.5
@@ -91,5 +90,5 @@ def judge_report(judged: pd.DataFrame, draws: int) -> Json:
         "kappa": float(cohen_kappa_score(truth, guess)),
         "reviews_pass": float(passing[truth].mean()),
         "refusals_pass": float(passing[~truth].mean()),
-        "beats_chance": bool(chance < CHANCE),
+        "beats_chance": bool(chance < 0.05),
     }

@@ -44,16 +44,9 @@ def closed_question(
 ) -> ClosedQuestion:
     """A prompt, filled with `values`, and the answers as `spec` gives them: a base model's begin with a blank."""
     prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
-    return question_to(
-        model,
-        tokenizer,
-        prefix,
-        tail,
-        answers=answers if spec.chat else [f" {answer}" for answer in answers],
-        end=answer_end(tokenizer, spec.chat),
-        prior_texts=prior_texts,
-        token_budget=settings.tokens_per_batch,
-    )
+    given = answers if spec.chat else [f" {answer}" for answer in answers]
+    end, budget = answer_end(tokenizer, spec.chat), settings.tokens_per_batch
+    return question_to(model, tokenizer, prefix, tail, given, end=end, prior_texts=prior_texts, token_budget=budget)
 
 
 @singledispatch

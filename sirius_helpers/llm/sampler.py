@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from ..errors import not_finite
-from ..kinds import Prompt, Tokenizer
+from ..kinds import Json, Prompt, Tokenizer
 
 LIKELIEST = 1024  # tokens looked at before all of them are
 
@@ -89,6 +89,9 @@ class Sampler:
         self.model, self.tokenizer, self.prefix, self.stop = model, tokenizer, list(prefix), stop
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.end_ids = sorted(_end_ids(model, tokenizer, stop))
+        ends: Json = {"eos_token_id": self.end_ids, "pad_token_id": tokenizer.pad_token_id}
+        # The only finite score is the sample.
+        self.generation = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, **ends)
         # `generate` fills in from here whatever it isn't told, be it a penalty, forced tokens or a kind of cache:
         # of the model's own file only the end tokens stay in force.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
@@ -101,21 +104,15 @@ class Sampler:
         shared = self._shared(prompts)
         rests = [[*self.prefix[shared:count], *rest] for count, rest in prompts]
         inputs = self.tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self.model.device)
-        before = torch.tensor([self.prefix[:shared]], dtype=torch.long, device=self.model.device)
-        before = before.expand(len(rests), -1)  # the padding stands behind it
-        ids = torch.cat([before, inputs["input_ids"]], dim=1)
+        before = torch.tensor([self.prefix[:shared]] * len(rests), dtype=torch.long, device=self.model.device)
+        ids = torch.cat([before, inputs["input_ids"]], dim=1)  # the padding stands behind the prefix
         seen = torch.cat([torch.ones_like(before), inputs["attention_mask"]], dim=1)
         process = SeededTopP(self.temperature, self.top_p, seeds, self.end_ids, self.model)
         out = self.model.generate(  # type: ignore[operator]  # only the classes that inherit from it declare it
             ids,
             attention_mask=seen,
             past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,
-            generation_config=GenerationConfig(
-                do_sample=False,  # the only finite score is the sample
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=self.end_ids,
-                pad_token_id=self.tokenizer.pad_token_id,
-            ),
+            generation_config=self.generation,
             logits_processor=LogitsProcessorList([process]),
         )
         texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
