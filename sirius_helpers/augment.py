@@ -1,17 +1,15 @@
 """Synthetic reviews for rare categories: quotas, paraphrases, filters, a judge asked twice, another try.
 
-Writes `judge.jsonl` (the judge's verdicts on texts whose answer is known), `synthetic.jsonl` (kept) and
-`rejected.jsonl` (every refused attempt with its reason). No text that the judge or a person refused is kept, nor a
-near-duplicate of one, also for another original.
+Writes `judge.jsonl` (the judge on texts whose answer is known), `synthetic.jsonl` (kept) and `rejected.jsonl` (refused,
+with the reason). No text that the judge or a person refused is kept, nor a near-duplicate, also for another original.
 
     kept = augment(settings)               # stage "augment"
-    reject(settings, "3f2a90b1c7d4~2")     # this one shall not be trained on; `augment` then writes another
-    keep(settings, "3f2a90b1c7d4~2")       # after all it may
+    reject(settings, "3f2a90b1c7d4~2")     # `augment` then writes another; keep(settings, …) takes that back
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -20,10 +18,11 @@ import pandas as pd
 from .errors import UserError
 from .files.journal import Journal, fingerprint, read_records
 from .files.lock import run_lock
+from .files.reviews import read_labels
 from .files.runs import Run, digest, pinned, stage_mark, told
 from .files.tables import records_of
 from .kinds import Json, JsonView
-from .llm.candidates import BY_HAND, COLUMNS, Writer, attempt_of, fill, open_items, still_wanted, stop_if_hopeless
+from .llm.candidates import BY_HAND, COLUMNS, Writer, fill, keep_to_plan, open_round, stop_if_hopeless
 from .llm.judge import control_file, read_control
 from .llm.quotas import Wanted, plan
 from .loaders import causal_lm
@@ -38,38 +37,32 @@ FILES = ("synthetic.jsonl", "rejected.jsonl")
 def augment(settings: Settings) -> pd.DataFrame:
     """Stage "augment": fill the quota; finished attempts are not made again."""
     run, settings = Run(settings.folder, settings), pinned(settings, "writer")
-    labels, wanted = review(settings), planned(settings)  # with the latest corrections
-    writer_mark = stage_mark("augment", *_identity(settings))
+    wanted, writer_mark = planned(settings), stage_mark("augment", *_identity(settings))
     items = [(item.key, item.category, item.original) for item in wanted]
     control = digest(control_file(settings.data))
     mark = fingerprint(writer_mark, items, settings.max_attempts, control)
     if run.is_finished("augment", mark):
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
-        return read_synthetic(run)
+        return _named(read_records(run.path("synthetic.jsonl")))
     with run.stage("augment", mark) as facts:
         judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
-        for journal in (kept, refused):
-            current = still_wanted(journal.records, wanted, refused, settings.max_attempts)
-            if len(current) < len(journal.records) or not journal.path.exists():
-                journal.replace(current)
-        _drop_refused(kept, refused)
+        keep_to_plan(wanted, kept, refused, settings.max_attempts)
         stop_if_hopeless(wanted, kept, refused, settings)
         try:
-            if not judged.records or open_items(wanted, kept, refused, settings.max_attempts):
+            if not judged.records or open_round(wanted, kept, refused, settings.max_attempts):
                 with causal_lm(settings.writer, settings.device) as (model, tokenizer):
                     writer = Writer(model, tokenizer, settings)
                     if not judged.records:
                         texts = read_control(settings.data)
                         judged.append(records_of(texts.assign(p_yes=writer.p_yes(texts["text"]).round(4))))
-                    fill(wanted, writer, kept, refused, labels["text"].tolist(), settings)
+                    fill(wanted, writer, kept, refused, read_labels(run)["text"].tolist(), settings)
         finally:
-            for journal in (kept, refused):  # one order, however many runs it took
-                journal.replace(still_wanted(journal.records, wanted, refused, settings.max_attempts))
+            keep_to_plan(wanted, kept, refused, settings.max_attempts)  # one order, however many runs it took
         facts["revision"] = settings.writer.revision
-    return read_synthetic(run)
+    return _named(read_records(run.path("synthetic.jsonl")))
 
 
 def planned(settings: Settings) -> list[Wanted]:
@@ -78,11 +71,6 @@ def planned(settings: Settings) -> list[Wanted]:
     if not settings.multiply_contradicted:
         labels = labels[~labels["id"].isin(contradicted(rare, labels))]
     return plan(labels, settings.max_synthetic)
-
-
-def read_synthetic(run: Run) -> pd.DataFrame:
-    """The kept texts: columns id, source_id, copy, attempt, category, text, original, p_yes."""
-    return _named(read_records(run.need("synthetic.jsonl")))
 
 
 def read_refused(run: Run) -> pd.DataFrame:
@@ -96,31 +84,22 @@ def read_judged(run: Run) -> pd.DataFrame:
 
 
 def reject(settings: Settings, *ids: str) -> pd.DataFrame:
-    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left.
-
-    UserError for a name that no kept text has, and for texts written under other settings than these.
-    """
+    """Take synthetic reviews out for good; `augment` writes others in their place. Returns what is left."""
     with _by_hand(settings) as (kept, refused):
-        by_id = {_id_of(record): record for record in kept.records}
-        _all_known(ids, by_id, "no synthetic review is called {}; see the column id of the pairs.")
-        refused.append({k: by_id[name][k] for k in COLUMNS} | {"reason": BY_HAND} for name in dict.fromkeys(ids))
-        _drop_refused(kept, refused)
+        gone = _called(ids, kept.records, "no synthetic review is called {}; see the column id of the pairs.")
+        # This first here, and last in `keep`: after a kill in between the texts are rejected.
+        refused.append({k: record[k] for k in COLUMNS} | {"reason": BY_HAND} for record in gone)
+        kept.replace([record for record in kept.records if record not in gone])
         return _named(kept.records)
 
 
 def keep(settings: Settings, *ids: str) -> pd.DataFrame:
-    """Take rejections back, as long as `augment` wrote nothing in their place. Returns what is kept then.
-
-    UserError for a name that was not rejected by hand, and where another text stands in its place.
-    """
+    """Take rejections back, as long as `augment` wrote nothing in their place. Returns what is kept then."""
     with _by_hand(settings) as (kept, refused):
-        by_id = {_id_of(record): record for record in refused.records if record["reason"] == BY_HAND}
-        _all_known(ids, by_id, "{} was not rejected by hand.")
-        again = [name for name in map(_id_of, kept.records) if name in ids]
-        if again:
+        by_hand = [record for record in refused.records if record["reason"] == BY_HAND]
+        back = _called(ids, by_hand, "{} was not rejected by hand.")
+        if again := [name for name in map(_id_of, kept.records) if name in ids]:
             raise UserError(f"{', '.join(again)}: another text was written in its place since; look at that one.")
-        back = [by_id[name] for name in dict.fromkeys(ids)]
-        # In this order: after a kill in between the texts are still rejected.
         kept.append({k: record[k] for k in COLUMNS} for record in back)
         refused.replace([record for record in refused.records if record not in back])
         return _named(kept.records)
@@ -141,10 +120,12 @@ def _by_hand(settings: Settings) -> Iterator[tuple[Journal, Journal]]:
         yield kept, refused
 
 
-def _all_known(ids: Sequence[str], known: Mapping[str, Json], message: str) -> None:
-    unknown = [name for name in ids if name not in known]
-    if unknown:
-        raise UserError(message.format(", ".join(map(repr, unknown))))
+def _called(ids: Sequence[str], records: list[Json], otherwise: str) -> list[Json]:
+    """The records of these names, each once; of two with a name the later."""
+    known = {_id_of(record): record for record in records}
+    if unknown := [name for name in ids if name not in known]:
+        raise UserError(otherwise.format(", ".join(map(repr, unknown))))
+    return [known[name] for name in dict.fromkeys(ids)]
 
 
 def _id_of(record: JsonView) -> str:
@@ -153,16 +134,8 @@ def _id_of(record: JsonView) -> str:
 
 
 def _named(records: list[Json]) -> pd.DataFrame:
-    table = pd.DataFrame(records, columns=COLUMNS)
-    return table.assign(id=list(map(_id_of, records)))
-
-
-def _drop_refused(kept: Journal, refused: Journal) -> None:
-    """A text is refused before it leaves the kept ones, so that a kill in between does not bring it back."""
-    gone = set(map(attempt_of, refused.records))
-    left = [r for r in kept.records if attempt_of(r) not in gone]
-    if len(left) < len(kept.records):
-        kept.replace(left)
+    """Kept texts: columns source_id, copy, attempt, category, text, original, p_yes, id."""
+    return pd.DataFrame(records, columns=COLUMNS).assign(id=list(map(_id_of, records)))
 
 
 def _identity(settings: Settings) -> list[object]:

@@ -41,30 +41,27 @@ def label(settings: Settings) -> pd.DataFrame:
         if journal.set_aside:
             print(f"label: labeler, prompt or categories changed; earlier labels are kept in {journal.set_aside.name}.")
         known = {record["id"] for record in journal.records}
-        missing = train[~train["id"].isin(known)].reset_index(drop=True)
-        if len(missing):
-            _label_missing(missing, taxonomy, settings, journal)
+        missing = records_of(train[~train["id"].isin(known)])
+        if missing and settings.labels:
+            journal.append(_imported(missing, settings.labels, settings, taxonomy))
+        elif missing:
+            _ask(missing, taxonomy, settings, journal)
         facts["revision"] = None if settings.labels else settings.labeler.revision
         by_id = {record["id"]: record for record in journal.records}
         journal.replace(by_id[i] for i in train["id"])  # batches finish in order of length
     return pd.DataFrame(journal.records)
 
 
-def _label_missing(missing: pd.DataFrame, taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
-    """Label and record the reviews."""
-    if settings.labels:
-        journal.append(_imported(missing, settings.labels, settings, taxonomy))
-        return
-    reviews, labels = records_of(missing), labels_of(taxonomy)
-    with loaded_labeler(taxonomy, settings) as labeler, progress(len(missing), "label") as bar:
+def _ask(reviews: list[Json], taxonomy: list[Category], settings: Settings, journal: Journal) -> None:
+    """Have the reviews labelled, and record each finished batch."""
+    labels, name = labels_of(taxonomy), settings.labeler.name
+    with loaded_labeler(taxonomy, settings) as labeler, progress(len(reviews), "label") as bar:
 
         def on_batch(batch: Sequence[int], rows: np.ndarray) -> None:
-            journal.append(
-                label_record(reviews[i], labels, row, settings.labeler.name) for i, row in zip(batch, rows, strict=True)
-            )
+            journal.append(label_record(reviews[i], labels, row, name) for i, row in zip(batch, rows, strict=True))
             bar.update(len(batch))
 
-        labeler(missing["text"].tolist(), on_batch)
+        labeler([review["text"] for review in reviews], on_batch)
 
 
 def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: str) -> Json:
@@ -80,17 +77,16 @@ def label_record(review: JsonView, labels: list[str], row: np.ndarray, labeler: 
     }
 
 
-def _imported(missing: pd.DataFrame, source: Path, settings: Settings, taxonomy: list[Category]) -> list[Json]:
+def _imported(reviews: list[Json], source: Path, settings: Settings, taxonomy: list[Category]) -> list[Json]:
     """Imported labels have no probabilities, and none are made up."""
     given = read_labelled(source, taxonomy)
-    absent = missing[~missing["text"].map(normalised).isin(given)]
-    if len(absent):
+    if absent := [review["text"] for review in reviews if normalised(review["text"]) not in given]:
         raise UserError(
             f"{source} has no label for {len(absent)} of the reviews in {settings.data / 'train.csv'}, "
-            f"the first being {absent['text'].iloc[0][:60]!r}. Add rows for them, or leave LABELS empty."
+            f"the first being {absent[0][:60]!r}. Add rows for them, or leave LABELS empty."
         )
     rest = {"probabilities": None, "margin": None, "labeler": f"imported:{source.name}"}
-    return [review | {"category": given[normalised(review["text"])]} | rest for review in records_of(missing)]
+    return [review | {"category": given[normalised(review["text"])]} | rest for review in reviews]
 
 
 def labeler_identity(settings: Settings, taxonomy: list[Category]) -> list[object]:

@@ -1,9 +1,7 @@
 """The prompts: conversations, one set for every model; their Russian words stand in data/prompts.toml.
 
-A template has a fixed `system` text, `examples` (what stands for $review, and the right answer), and the `user` part
-with the review; the judge's has its two answers too. A chat model gets them as turns of its chat template, a base model
-as one text. Rendering splits the whole prompt at the review, so that the fixed text before it is encoded once and the
-review stays data. Nothing here calls a model or reads its answer.
+A chat model gets system text, examples and review as turns of its chat template, a base model as one text. Rendering
+splits the whole prompt at the review, so that the fixed text before it is encoded once and the review stays data.
 
     prefix, tail = split_prompt(template_for("judge", settings.prompts), tokenizer, spec.chat)
 """
@@ -14,9 +12,8 @@ import re
 import string
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,15 +31,13 @@ PARTS["judge"] += ("yes", "no")
 _SLOT = "\ue000review\ue000"  # private-use characters: no template or tokenizer produces them
 _OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
 Turns = tuple[tuple[str, str], ...]  # what stands for $review, and the answer to it
-_TURNS = TypeAdapter(Turns)
 
 
 @dataclass(frozen=True)
 class Template:
     """`system` and `user` are texts with $variables; `user` holds $review once, after everything that is fixed.
 
-    The examples stand between them, each as `user` with its review, and its answer. `yes` and `no` are the answers to
-    the judge's question; the other prompts have theirs from elsewhere.
+    The examples stand between them. `yes` and `no` are the judge's answers; the other prompts have none of their own.
     """
 
     name: str
@@ -53,36 +48,28 @@ class Template:
     no: str = ""
 
     def conversation(self, **values: str) -> tuple[str, Turns]:
-        """The filled system text and the turns, the last of them, about `review`, without an answer.
-
-        A variable without a value is an error, so no half-filled prompt is sent.
-        """
-        if missing := sorted({*_variables(self.system), *_variables(self.user)} - set(values)):
-            raise UserError(
-                f"prompt {self.name!r} uses ${', $'.join(missing)}, which nothing fills; "
-                f"it may use: ${', $'.join(sorted(values))}."
-            )
+        """The filled system text and the turns, the last of them, about `review`, without an answer."""
         try:
             system, user = string.Template(self.system).substitute(values), string.Template(self.user)
             turns = (*self.examples, (values[REVIEW], ""))
             return system, tuple((user.substitute({**values, REVIEW: text}), answer) for text, answer in turns)
+        except KeyError as error:
+            known = ", $".join(sorted(values))
+            raise UserError(
+                f"prompt {self.name!r} uses ${error.args[0]}, which nothing fills; it may use: ${known}."
+            ) from None
         except ValueError:
             raise UserError(f"prompt {self.name!r} holds a $ that begins no variable; write $$ for the sign.") from None
 
 
+_CHECKED = TypeAdapter(Template)
 _OWN = read_toml(BUNDLED / FILE)
 FOR_A_BASE_MODEL: dict[str, Json] = _OWN.pop("for_a_base_model")
-PROMPTS = {
-    name: Template(name, **parts | {"examples": _TURNS.validate_python(parts.get("examples", ()))})
-    for name, parts in _OWN.items()
-}
+PROMPTS = {name: _CHECKED.validate_python({"name": name, **parts}) for name, parts in _OWN.items()}
 
 
 def read_prompts(folder: Path) -> dict[str, Json]:
-    """What a data folder of another domain or language puts in place of the project's prompts: its prompts.toml.
-
-    A table for each name, with any of the parts that it has (PARTS); none where there is no such file.
-    """
+    """What a data folder's prompts.toml puts in place of the project's prompts: for some names, some of the PARTS."""
     path = folder / FILE
     prompts = read_toml(path) if path.exists() else {}
     for name, parts in prompts.items():
@@ -98,34 +85,26 @@ def template_for(name: str, replaced: Mapping[str, JsonView]) -> Template:
     parts = dict(replaced.get(name, {}))
     if set(parts) - set(PARTS[name]):
         raise UserError(f"prompt {name!r} has the parts {', '.join(map(repr, PARTS[name]))}; got {sorted(parts)}.")
-    if wrong := [part for part, text in parts.items() if part != "examples" and not isinstance(text, str)]:
-        raise UserError(f"prompt {name!r}: {', '.join(wrong)} must be text.")
     try:
-        parts["examples"] = _TURNS.validate_python(parts.get("examples", PROMPTS[name].examples))
-    except ValidationError:
-        raise UserError(
-            f'prompt {name!r}: examples must be pairs of a text and its answer, such as [["…", "…"], ["…", "…"]].'
-        ) from None
-    template = replace(PROMPTS[name], **parts)
+        template = _CHECKED.validate_python(vars(PROMPTS[name]) | parts)
+    except ValidationError as error:
+        part = error.errors()[0]["loc"][0]
+        kind = 'pairs of a text and its answer, such as [["…", "…"], ["…", "…"]]' if part == "examples" else "text"
+        raise UserError(f"prompt {name!r}: {part} must be {kind}.") from None
     if REVIEW in _variables(template.system) or _variables(template.user).count(REVIEW) != 1:
         raise UserError(f"prompt {name!r}: $review must stand exactly once, in the user part.")
     if name == "judge":
         answers = {template.yes.strip(), template.no.strip()}
         if len(answers - {""}) < 2:
-            raise UserError(
-                f"prompt {name!r}: yes and no must be two different words; got {template.yes!r}, {template.no!r}."
-            )
+            given = f"{template.yes!r}, {template.no!r}"
+            raise UserError(f"prompt {name!r}: yes and no must be two different words; got {given}.")
         if other := {answer for _, answer in template.examples} - answers:
             raise UserError(f"prompt {name!r}: an example answers {other.pop()!r}, which is neither yes nor no.")
     return template
 
 
 def split_prompt(template: Template, tokenizer: Tokenizer, chat: bool, **values: str) -> tuple[str, str]:
-    """The whole prompt as the text before the review and the text after it.
-
-    Special tokens are written out in both, so the prompt is tokenised without adding any. Raises UserError where the
-    model's chat template cannot hold the prompt.
-    """
+    """The whole prompt as the text before the review and the text after it, special tokens written out in both."""
     system, turns = template.conversation(**values, review=_SLOT)
     text = "\n\n".join([system, *(f"{user} {answer}".rstrip() for user, answer in turns)])
     prompt = _in_chat(tokenizer, system, turns, text) if chat else f"{tokenizer.bos_token or ''}{text}"
@@ -141,8 +120,7 @@ def answer_end(tokenizer: Tokenizer, chat: bool) -> str | None:
     with suppress(Exception):  # the end token will do
         behind = _rendered(tokenizer, turns, False).rpartition(_SLOT)[2].lstrip()
         known = (token.content for token in markers(tokenizer).values())
-        if closing := max((token for token in known if behind.startswith(token)), key=len, default=""):
-            return closing
+        return max((token for token in known if behind.startswith(token)), key=len)
     end: str | None = tokenizer.eos_token
     return end
 
@@ -174,7 +152,7 @@ def _in_chat(tokenizer: Tokenizer, system: str, turns: Turns, text: str) -> str:
 
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, str]], answer: bool) -> str:
     """Messages as the template writes them, thinking switched off where it has a switch; `answer` begins one."""
-    switches: dict[str, Any] = {"enable_thinking": False, "thinking": False}
+    switches: Json = {"enable_thinking": False, "thinking": False}
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer, **switches))
 
 

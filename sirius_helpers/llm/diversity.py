@@ -1,8 +1,6 @@
 """How synthetic reviews compare with real ones: variety, length, distance from their originals, and whether a simple
 model can tell the two apart.
 
-Knows texts; not how they were made.
-
     table = diversity(pairs)               # pairs: columns category, original, text
     auc = discriminability(pairs, seed=0)        # 0.5: nobody can tell, 1: everybody can
 """
@@ -24,9 +22,6 @@ from sklearn.pipeline import make_pipeline
 
 from .filters import bare, word_runs
 
-ALL = "all"
-FEWEST = 20  # texts whose AUC is shown
-
 
 def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
     """A row for each category and one for all.
@@ -34,7 +29,7 @@ def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
     Columns: category, texts, distinct-1 and distinct-2 (share of different words and word pairs among 50), chrF to
     the original (0..1, mean), characters (median), length ratio (median of synthetic to original).
     """
-    groups = [*pairs.groupby("category", sort=True), (ALL, pairs)] if len(pairs) else []
+    groups = [*pairs.groupby("category", sort=True), ("all", pairs)] if len(pairs) else []
     rows = [
         {
             "category": name,
@@ -53,8 +48,7 @@ def diversity(pairs: pd.DataFrame) -> pd.DataFrame:
 def distinct(texts: Sequence[str], length: int, size: int = 50, draws: int = 20, seed: int = 0) -> float:
     """Share of different runs of `length` words (Li et al. 2016, arXiv:1510.03055) among `size` of them.
 
-    The share falls with the number of runs, so it is the mean over seeded draws of texts up to `size` runs: groups of
-    different sizes then compare. NaN where the texts hold fewer.
+    It falls with the number of runs, hence always so many, in seeded draws of texts. NaN where there are fewer.
     """
     runs, source = [word_runs(text, length) for text in texts], random.Random(seed)
     if sum(map(len, runs)) < size:
@@ -68,25 +62,21 @@ def distinct(texts: Sequence[str], length: int, size: int = 50, draws: int = 20,
 
 def chrf(text: str, original: str, longest: int = 6, beta: float = 2.0) -> float:
     """Character n-gram F-score, 0..1, averaged over n = 1 to 6 (Popović 2015); 1 for equal words."""
-    scores = []
+    letters, scores = [bare(x).replace(" ", "") for x in (text, original)], []
     for n in range(1, longest + 1):
-        one, other = (_grams(bare(x).replace(" ", ""), n) for x in (text, original))
+        one, other = (Counter(plain[i : i + n] for i in range(len(plain) - n + 1)) for plain in letters)
         if one and other:
-            common = sum((one & other).values())
-            precision, recall = common / sum(one.values()), common / sum(other.values())
-            weighted = beta**2 * precision + recall
-            scores.append((1 + beta**2) * precision * recall / weighted if weighted else 0.0)
+            scores.append((1 + beta**2) * (one & other).total() / (one.total() + beta**2 * other.total()))
     return float(np.mean(scores)) if scores else 0.0
 
 
 def discriminability(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | None:
     """AUC of a logistic regression on character n-grams that tells synthetic texts from their originals.
 
-    Cross-validated; an original and its paraphrases are in one fold, so no text is recognised by its twin.
-    None for fewer than 20 texts, which tell nothing.
+    An original and its paraphrases are in one fold, so no text is recognised by its twin. None for fewer than 20 texts.
     """
     originals = pairs["original"].drop_duplicates()
-    if len(pairs) < FEWEST or len(originals) < 2:
+    if len(pairs) < 20 or len(originals) < 2:
         return None
     texts = [*originals, *pairs["text"]]
     synthetic = np.repeat([0, 1], [len(originals), len(pairs)])
@@ -98,7 +88,3 @@ def discriminability(pairs: pd.DataFrame, seed: int, folds: int = 5) -> float | 
     split = GroupKFold(min(folds, len(originals)), shuffle=True, random_state=seed)
     scores = cross_val_predict(model, texts, synthetic, groups=groups, cv=split, method="decision_function")
     return float(roc_auc_score(synthetic, scores))
-
-
-def _grams(text: str, length: int) -> Counter[str]:
-    return Counter(text[i : i + length] for i in range(len(text) - length + 1))

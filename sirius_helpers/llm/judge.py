@@ -1,11 +1,8 @@
 """The judge: "review or refusal?" as a closed question, its seeded verdicts, and how far it can be trusted.
 
-Knows texts and a model; not where a text comes from or what becomes of it.
-
-    question = judge_question(model, tokenizer, settings)
-    probability = p_yes(question, texts, settings)                       # (texts,)
-    control = read_control(settings.data)                                # columns text, is_review
-    report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
+question = judge_question(model, tokenizer, settings)
+control = read_control(settings.data)                                # columns text, is_review
+report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ FILE = "judge_control.csv"
 # How people and spreadsheets write the two answers.
 ANSWERS = dict.fromkeys(("true", "1", "да", "истина"), "yes") | dict.fromkeys(("false", "0", "нет", "ложь"), "no")
 CONTENT_FREE = ("", "…", "нет")  # texts that say nothing
-CHANCE = 0.05  # a judge whose hits a coin explains with at least this probability is no better than chance
 
 
 def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Settings) -> ClosedQuestion:
@@ -43,8 +39,7 @@ def judge_question(model: LanguageModel, tokenizer: Tokenizer, settings: Setting
 def p_yes(question: ClosedQuestion, texts: Iterable[str], settings: Settings) -> np.ndarray:
     """Probability of "yes" at the judge's temperature, (texts,).
 
-    Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling
-    does to the scores there. (With `prior_correction` nothing samples from it: the draws are the corrected judge's.)
+    Two answers part at a single place, so dividing their log-probabilities by the temperature is what sampling does.
     """
     log_probs = question.log_probs([one_line(text) for text in texts]) / settings.judge_temperature
     return 1 / (1 + np.exp(log_probs[:, 1] - log_probs[:, 0]))
@@ -63,10 +58,7 @@ def control_file(folder: Path) -> Path:
 
 
 def read_control(folder: Path) -> pd.DataFrame:
-    """The control texts of a data folder: columns text, is_review (bool), some of both kinds.
-
-    Without those that a prompt was chosen by (`choose` in a column half): they would flatter it.
-    """
+    """The control texts: columns text, is_review (bool). Those that a prompt was chosen by would flatter it."""
     path = control_file(folder)
     table = read_table(path, ["text", "is_review"])
     if "half" in table:
@@ -85,13 +77,11 @@ def read_control(folder: Path) -> pd.DataFrame:
 def judge_report(judged: pd.DataFrame, draws: int) -> Json:
     """How the judge does on texts whose answer is known: columns is_review, p_yes.
 
-    `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected
-    shares of both kinds that all draws accept; `beats_chance` whether a coin that always names the more frequent
-    kind would do as well with a probability below 0.05.
+    `accuracy` and `kappa` are those of the likelier answer; `reviews_pass` and `refusals_pass` the expected shares that
+    all draws accept; `beats_chance` whether always naming the more frequent kind would do as well with p < 0.05.
     """
-    probability, truth = judged["p_yes"].to_numpy(), judged["is_review"].to_numpy(dtype=bool)
-    guess = probability >= 0.5
-    passing = probability**draws
+    passing, truth = judged["p_yes"].to_numpy() ** draws, judged["is_review"].to_numpy(dtype=bool)
+    guess = judged["p_yes"].to_numpy() >= 0.5
     hits, most_frequent = int((truth == guess).sum()), max(truth.mean(), 1 - truth.mean())
     chance = binomtest(hits, len(truth), most_frequent, alternative="greater").pvalue
     return {
@@ -100,5 +90,5 @@ def judge_report(judged: pd.DataFrame, draws: int) -> Json:
         "kappa": float(cohen_kappa_score(truth, guess)),
         "reviews_pass": float(passing[truth].mean()),
         "refusals_pass": float(passing[~truth].mean()),
-        "beats_chance": bool(chance < CHANCE),
+        "beats_chance": bool(chance < 0.05),
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from ..files.categories import Category, described, example_turns, labels_of, need_examples, phrases
-from ..kinds import Json, LanguageModel, OnBatch, Tokenizer
+from ..kinds import LanguageModel, OnBatch, Tokenizer
 from ..loaders import causal_lm, encoder
 from ..models.batching import Batcher
 from ..prompts import Template, one_line, template_for
@@ -53,12 +54,14 @@ def pooled_with(settings: Settings) -> ModelSpec | None:
     return settings.second_labeler if settings.second_weight else None
 
 
+@dataclass(frozen=True)
 class Pool:
     """Two labelers as one: the weighted geometric mean of their probabilities (a logarithmic opinion pool, Genest and
     Zidek 1986, doi:10.1214/ss/1177013825). Where one is undecided, the other decides."""
 
-    def __init__(self, first: Labeler, then: Labeler, weight: float) -> None:
-        self.first, self.then, self.weight = first, then, weight
+    first: Labeler
+    then: Labeler
+    weight: float  # of the first
 
     def __call__(self, texts: Sequence[str], on_batch: OnBatch) -> None:
         """Hand over the probabilities of each finished batch of the slower labeler."""
@@ -66,8 +69,7 @@ class Pool:
         self.first(texts, lambda batch, rows: known.update(zip(batch, rows, strict=True)))
 
         def pool(batch: Sequence[int], rows: np.ndarray) -> None:
-            mine = np.log(np.maximum(np.stack([known[i] for i in batch]), TINY))
-            other = np.log(np.maximum(rows, TINY))
+            mine, other = (np.log(np.maximum(p, TINY)) for p in (np.stack([known[i] for i in batch]), rows))
             on_batch(batch, softmax(self.weight * mine + (1 - self.weight) * other, axis=1))
 
         self.then(texts, pool)
@@ -107,10 +109,7 @@ def label_prompt(taxonomy: list[Category], settings: Settings) -> Template:
 
 
 class FewShotLabeler:
-    """Probabilities from a logistic regression on the embeddings of each category's example phrases.
-
-    They are calibrated on phrases that the model did not learn from.
-    """
+    """Probabilities from a logistic regression on the embeddings of each category's phrases, calibrated out of fold."""
 
     def __init__(
         self, taxonomy: list[Category], model: PreTrainedModel, tokenizer: Tokenizer, prefix: str, settings: Settings
@@ -119,8 +118,8 @@ class FewShotLabeler:
         from ..encoder.label_noise import out_of_fold
         from ..encoder.scores import calibrated, fit_temperature
 
-        options: Json = {"prefix": prefix, "batcher": Batcher(settings.tokens_per_batch)}
-        self.embed: Callable[..., np.ndarray] = lambda texts, **more: embed(texts, model, tokenizer, **options, **more)
+        batcher = Batcher(settings.tokens_per_batch)
+        self.embed = partial(embed, model=model, tokenizer=tokenizer, prefix=prefix, batcher=batcher)
         known, names = zip(*phrases(taxonomy), strict=True)
         vectors, labels = self.embed(known), labels_of(taxonomy)
         head = logistic_regression(vectors, names, settings.few_shot_c, class_weight="balanced")

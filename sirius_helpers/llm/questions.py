@@ -1,10 +1,8 @@
 """Log-probabilities of a closed set of answers, one forward pass per batch and no generation: labels and verdicts.
 
 The fixed beginning of the prompt is encoded once and shared by all texts. After it come the rest of each prompt and one
-tree of all answers, under a mask that keeps the branches apart. Knows prompts, tokens and models; not what an answer
-means.
+tree of all answers, under a mask that keeps the branches apart.
 
-    question = closed_question(template, settings.writer, ["yes", "no"], model, tokenizer, settings, prior_texts=())
     question = ClosedQuestion(model, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
     log_probs = question.log_probs(["Сапоги промокают"])                 # (texts, answers)
 """
@@ -44,21 +42,11 @@ def closed_question(
     prior_texts: Sequence[str],
     **values: str,
 ) -> ClosedQuestion:
-    """A prompt, filled with `values`, and the answers, each ended as `spec` ends it.
-
-    A base model goes on after the prompt's colon, with a blank.
-    """
+    """A prompt, filled with `values`, and the answers as `spec` gives them: a base model's begin with a blank."""
     prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
-    return question_to(
-        model,
-        tokenizer,
-        prefix,
-        tail,
-        answers=answers if spec.chat else [f" {answer}" for answer in answers],
-        end=answer_end(tokenizer, spec.chat),
-        prior_texts=prior_texts,
-        token_budget=settings.tokens_per_batch,
-    )
+    given = answers if spec.chat else [f" {answer}" for answer in answers]
+    end, budget = answer_end(tokenizer, spec.chat), settings.tokens_per_batch
+    return question_to(model, tokenizer, prefix, tail, given, end=end, prior_texts=prior_texts, token_budget=budget)
 
 
 @singledispatch
@@ -70,18 +58,13 @@ def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
 class ClosedQuestion:
     """Log-probabilities of a closed set of answers to one question about many texts.
 
-    A prompt is `prefix + text + tail`; an answer follows. Special tokens written out in prefix and tail are
-    special tokens, and none are added; a text is data, and such markers in it are spelled out. Tokens are
-    those of the whole prompt tokenised at once, wherever prefix and text meet: a text uses as many tokens of
-    the encoded prefix as its prompt begins with. An answer and its `end` are tokenised together but apart
-    from the prompt, so an answer begins with the blank, if any, that stands between it and the tail.
+    A prompt is `prefix + text + tail`, as `PromptTokens` reads it. An answer and its `end` are tokenised together but
+    apart from the prompt, so an answer begins with the blank, if any, that stands between it and the tail.
 
     The probability is that of constrained decoding, which at each step draws among the tokens that continue some
-    answer: it sums to one over the answers.
-
-    With `prior_texts` it is divided by the mean of what these texts get, and the answers sum to one again: a weak model
-    favours some answers whatever the text ("contextual calibration", Zhao et al. 2021, arXiv:2102.09690). The texts
-    say nothing, or speak for all answers alike.
+    answer. With `prior_texts` it is divided by the mean of what these texts get, which say nothing or speak for all
+    answers alike: a weak model favours some answers whatever the text ("contextual calibration", Zhao et al. 2021,
+    arXiv:2102.09690). Either way the answers sum to one.
 
     `end` ("\\n", "<|im_end|>") shows where an answer stops. Without it, one that another begins with is refused.
     """
@@ -113,10 +96,7 @@ class ClosedQuestion:
 
     @torch.inference_mode()
     def log_probs(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> np.ndarray:
-        """(texts, answers) float64 log-probabilities, rows in the order of `texts`.
-
-        `on_batch(indices, rows)` is called after each finished batch, with the places of its texts.
-        """
+        """(texts, answers) float64 log-probabilities; `on_batch` gets the places and rows of each finished batch."""
         prompts = [self.prompt.with_text(text) for text in texts]
         result = np.empty((len(texts), len(self.tree.paths)))
 
@@ -146,10 +126,9 @@ class ClosedQuestion:
         return rows
 
     def _read_prefix(self) -> Cache:
-        """Keys and values of the prefix, read in the model's own way.
+        """Keys and values of the prefix, read in the model's own way; its last token is then read again as texts are.
 
-        Its last token is then read again as the texts are. The scores must agree: there are models that scale
-        their logits, or look back in a way not known here.
+        The scores must agree: there are models that scale their logits, or look back in a way not known here.
         """
         cache, ids = Cache(layer_class_to_replicate=_PrefixLayer), self.prompt.prefix_ids
         tokens = torch.tensor([ids], device=self.model.device)
@@ -184,13 +163,10 @@ class ClosedQuestion:
         return hidden
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(positions, width) -> (positions, tokens of the tree), fp32.
-
-        The tree's own rows of the head are enough, unless they are packed or have an adapter.
-        """
+        """(positions, width) -> (positions, tokens of the tree), fp32."""
         head, cap = self.model.get_output_embeddings(), getattr(self.config, "final_logit_softcapping", None)
         tokens = torch.tensor(self.tree.tokens, device=hidden.device)
-        if type(head) is Linear:
+        if type(head) is Linear:  # neither packed nor with an adapter: the tree's own rows of it are enough
             bias = None if head.bias is None else head.bias[tokens].float()
             logits = functional.linear(hidden.float(), head.weight[tokens].float(), bias)
         else:
@@ -254,10 +230,7 @@ def lay_out(
 
 
 class _PrefixLayer(DynamicLayer):
-    """Keeps the first keys and values, the prefix's, and puts them before all later ones, which it forgets.
-
-    Sliding-window layers get all of them too: their window is in the mask.
-    """
+    """Keeps the first keys and values, the prefix's, before all later ones; a sliding window is in the mask alone."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

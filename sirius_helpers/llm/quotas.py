@@ -1,4 +1,4 @@
-"""How many synthetic reviews are wanted of which originals. Knows counts; not how a review is made.
+"""How many synthetic reviews are wanted of which originals.
 
 wanted = plan(labels, max_synthetic=None)              # labels: columns id, text, category
 """
@@ -25,15 +25,12 @@ class Wanted:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells one wanted review from another: original and number."""
+        """What tells one wanted review from another."""
         return self.source_id, self.copy
 
 
 def copies_per_category(categories: Sequence[str]) -> dict[str, int]:
-    """Paraphrases for each original, by rarity: the most frequent category 1, the next 2, … at most 9.
-
-    Method: the reference solution's quota; on its counts it gives 2,798 in all.
-    """
+    """Paraphrases for each original, by rarity: the most frequent category 1, the next 2, … (the reference's quota)."""
     counts = Counter(categories)
     by_frequency = sorted(counts, key=lambda name: (-counts[name], name))
     return {name: min(rank, MOST_COPIES) for rank, name in enumerate(by_frequency, start=1)}

@@ -1,9 +1,7 @@
 """Sampled continuations in left-padded batches, each row with a seed of its own.
 
-Knows how to sample; not what is asked or whether the answer is any good.
-
-    sampler = Sampler(model, tokenizer, prompt.prefix_ids, temperature=0.8, top_p=0.9, max_new_tokens=80)
-    texts = sampler([prompt.with_text(review) for review in reviews], seeds)
+sampler = Sampler(model, tokenizer, prompt.prefix_ids, temperature=0.8, top_p=0.9, max_new_tokens=80)
+texts = sampler([prompt.with_text(review) for review in reviews], seeds)
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from ..errors import not_finite
-from ..kinds import Prompt, Tokenizer
+from ..kinds import Json, Prompt, Tokenizer
 
 LIKELIEST = 1024  # tokens looked at before all of them are
 
@@ -25,26 +23,20 @@ LIKELIEST = 1024  # tokens looked at before all of them are
 class SeededTopP(LogitsProcessor):
     """Draws each row's next token by temperature and top-p (Holtzman et al. 2020) with a generator of its own.
 
-    `do_sample` draws the whole batch from one stream, so a row's text depends on its neighbours; here it depends on
-    its own seed, and a batch can be cut differently without changing what is sampled. The drawn token is left as the
-    only finite score: the maximum of scores with Gumbel noise is a sample (the Gumbel-max trick).
+    `do_sample` draws the whole batch from one stream, so a row's text would depend on its neighbours. The drawn token
+    is left as the only finite score: the maximum of scores with Gumbel noise is a sample (the Gumbel-max trick).
 
     The noise follows from the row, the step and the token, not from the token's rank: scores rounded differently, as
     16-bit models give them in batches of another shape, then seldom lead to another token. Of 24 texts of the 270M
     model in bf16, 15 were the same alone and in one batch; with noise by rank 4.
 
-    Scores that are not finite are a UserError, but not behind one of the `ends`, where a row's text is over.
     Sorting 262,144 scores a row took most of the time of a step, so a few are looked at first, which nearly always
-    hold the whole nucleus; in rows where they don't, all are.
+    hold the whole nucleus. Scores that are not finite are a UserError, but not behind one of the `ends`, where a row's
+    text is over.
     """
 
     def __init__(
-        self,
-        temperature: float,
-        top_p: float,
-        seeds: Sequence[int],
-        ends: Sequence[int] = (),
-        model: PreTrainedModel | None = None,
+        self, temperature: float, top_p: float, seeds: Sequence[int], ends: Sequence[int] = (), model: object = None
     ) -> None:
         self.temperature, self.top_p, self.model = temperature, top_p, model
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -81,10 +73,7 @@ def _uniform(numbers: torch.Tensor) -> torch.Tensor:
 
 
 class Sampler:
-    """Continues prompts with temperature and top-p until an end token, `stop` or the token limit.
-
-    The fixed beginning of all prompts, `prefix`, is read once and its keys and values are copied for each row.
-    """
+    """Continues prompts until an end token, `stop` or the token limit; the `prefix` they begin with is read once."""
 
     def __init__(
         self,
@@ -97,10 +86,12 @@ class Sampler:
         max_new_tokens: int,
         stop: str | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.prefix = model, tokenizer, list(prefix)
+        self.model, self.tokenizer, self.prefix, self.stop = model, tokenizer, list(prefix), stop
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
-        self.stop = stop
         self.end_ids = sorted(_end_ids(model, tokenizer, stop))
+        ends: Json = {"eos_token_id": self.end_ids, "pad_token_id": tokenizer.pad_token_id}
+        # The only finite score is the sample.
+        self.generation = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, **ends)
         # `generate` fills in from here whatever it isn't told, be it a penalty, forced tokens or a kind of cache:
         # of the model's own file only the end tokens stay in force.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
@@ -109,30 +100,20 @@ class Sampler:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
-        """Continuations, without special tokens and what follows `stop`.
-
-        A prompt is given as `PromptTokens.with_text` gives it: how many tokens of the prefix, and its other ones.
-        """
+        """Continuations of prompts from `PromptTokens.with_text`, without special tokens and what follows `stop`."""
         shared = self._shared(prompts)
         rests = [[*self.prefix[shared:count], *rest] for count, rest in prompts]
         inputs = self.tokenizer.pad({"input_ids": rests}, return_tensors="pt").to(self.model.device)
-        before = torch.tensor([self.prefix[:shared]], dtype=torch.long, device=self.model.device)
-        before = before.expand(len(rests), -1)  # the padding stands behind it
-        ids = torch.cat([before, inputs["input_ids"]], dim=1)
+        before = torch.tensor([self.prefix[:shared]] * len(rests), dtype=torch.long, device=self.model.device)
+        ids = torch.cat([before, inputs["input_ids"]], dim=1)  # the padding stands behind the prefix
         seen = torch.cat([torch.ones_like(before), inputs["attention_mask"]], dim=1)
+        process = SeededTopP(self.temperature, self.top_p, seeds, self.end_ids, self.model)
         out = self.model.generate(  # type: ignore[operator]  # only the classes that inherit from it declare it
             ids,
             attention_mask=seen,
             past_key_values=self._copies_of_prefix(shared, len(rests)) if shared else None,
-            generation_config=GenerationConfig(
-                do_sample=False,  # the only finite score is the sample
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=self.end_ids,
-                pad_token_id=self.tokenizer.pad_token_id,
-            ),
-            logits_processor=LogitsProcessorList(
-                [SeededTopP(self.temperature, self.top_p, seeds, self.end_ids, self.model)]
-            ),
+            generation_config=self.generation,
+            logits_processor=LogitsProcessorList([process]),
         )
         texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.split(self.stop)[0].strip() if self.stop else text.strip() for text in texts]
@@ -140,8 +121,8 @@ class Sampler:
     def _shared(self, prompts: Sequence[Prompt]) -> int:
         """How many tokens of the prefix all rows can share.
 
-        Padding stands behind them, and a sliding window counts it as tokens: a window that does not hold the whole
-        row would lose some that it should see. Then nothing is shared, and the padding stands first.
+        Padding stands behind them, and a sliding window counts it as tokens: one that does not hold the whole row would
+        lose some that it should see. Then nothing is shared.
         """
         shared = min(count for count, _ in prompts)
         width = max(count + len(rest) for count, rest in prompts) + self.max_new_tokens
@@ -168,8 +149,8 @@ def sampler_of(model: Any, *prompt: Any, **options: Any) -> Callable[[Sequence[P
 def _end_ids(model: PreTrainedModel, tokenizer: Tokenizer, stop: str | None) -> set[int]:
     """End tokens of the model and, with `stop`, every token that holds it."""
     configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
     if stop:
         words = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         ids |= {i for i, word in enumerate(words) if stop in word}
-    return {i for i in ids if i is not None}
+    return ids - {None}
