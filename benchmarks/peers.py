@@ -40,9 +40,8 @@ from sklearn.pipeline import make_pipeline, make_union
 from sirius_helpers.embedded.folders import model_folder
 from sirius_helpers.encoder.classifier import Classifier
 from sirius_helpers.encoder.embedding import fit_linear, frozen_embeddings
-from sirius_helpers.encoder.label_noise import doubtful_labels, out_of_fold
+from sirius_helpers.encoder.label_noise import doubtful_labels
 from sirius_helpers.files.categories import labels_of, read_categories
-from sirius_helpers.files.reviews import leak_groups
 from sirius_helpers.settings import CAUSAL_LM, CHAT_LM, PROJECT, Settings, compute_dtype, settings_for
 from sirius_helpers.split import TEST, TRAIN, VALIDATION
 from sirius_helpers.train import train
@@ -208,11 +207,12 @@ def ranking(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
 
 
 def our_list(table: pd.DataFrame, vectors: np.ndarray, names: list[str], settings: Settings) -> np.ndarray:
-    doubts = doubtful_labels(table, vectors, names, settings).set_index("id")["doubt"]
-    return table["source_id"].map(doubts).fillna(0).to_numpy()
+    listed = doubtful_labels(table, vectors, names, settings)["id"]
+    ranks = pd.Series(range(len(listed), 0, -1), index=listed)
+    return table["source_id"].map(ranks).fillna(0).to_numpy()
 
 
-def cleanlab_list(table: pd.DataFrame, vectors: np.ndarray, names: list[str], settings: Settings) -> np.ndarray:
+def cleanlab_alone(table: pd.DataFrame, vectors: np.ndarray, names: list[str], settings: Settings) -> np.ndarray:
     """cleanlab as its pages show it, with our linear model and its own folds: its issues by label quality."""
     from cleanlab.classification import CleanLearning
 
@@ -222,18 +222,7 @@ def cleanlab_list(table: pd.DataFrame, vectors: np.ndarray, names: list[str], se
     return np.where(found["is_label_issue"], 1 - found["label_quality"], 0)
 
 
-def cleanlab_on_ours(table: pd.DataFrame, vectors: np.ndarray, names: list[str], settings: Settings) -> np.ndarray:
-    """cleanlab's filter on our out-of-fold probabilities: both judge the same figures."""
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
-
-    groups = leak_groups(table, settings.near_duplicate)
-    rows = out_of_fold(vectors, table["category"], groups, names, settings.baseline_c, settings.seed)
-    given = table["category"].map(names.index).to_numpy()
-    return np.where(find_label_issues(given, rows, n_jobs=1), 1 - get_label_quality_scores(given, rows), 0)
-
-
-LISTS = {"ours": our_list, "cleanlab": cleanlab_list, "cleanlab, our folds": cleanlab_on_ours}
+LISTS = {"ours": our_list, "cleanlab": cleanlab_alone}
 
 
 def doubt(originals: pd.DataFrame, settings: Settings, given: argparse.Namespace) -> Found:
