@@ -16,7 +16,6 @@ from ..files.journal import writing
 from ..files.runs import digest
 from ..settings import PROJECT
 
-CONTEST = "contest"  # what a user writes as DATA
 # One commit of github.com/tired-racoon/sirius_contest, so that what is fetched cannot change.
 ADDRESS = "https://raw.githubusercontent.com/tired-racoon/sirius_contest/b652c19ec0d6252ed54099f82f8236b2314eb1d8/data"
 FILES = {  # name: sha256
@@ -30,11 +29,8 @@ TIMEOUT = 30.0  # seconds without a byte
 
 
 def data_folder(data: str, address: str = "") -> str:
-    """The folder that DATA means: "contest" is fetched into data/contest/ of the project, anything else is as given.
-
-    `address` replaces the folder on the web that the contest's files come from.
-    """
-    if data != CONTEST:
+    """The folder that DATA means: "contest" is fetched (from `address`) into data/contest/, any other is as given."""
+    if data != "contest":
         return data
     folder = PROJECT / "data" / "contest"
     fetch(FILES, folder, address or ADDRESS)
@@ -44,8 +40,7 @@ def data_folder(data: str, address: str = "") -> str:
 def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
     """Put the files of a web folder into a local one; those that are there already are only checked.
 
-    A file appears under its name only after its sha256 was found right, so whatever interrupts a download leaves
-    nothing that a later run could take for a finished file.
+    A file appears under its name only after its sha256 was found right, so an interrupted download leaves none.
     """
     if not address.startswith(("https://", "http://")):
         raise UserError(f"the address {address!r} does not begin with https://; correct it.")
@@ -56,7 +51,7 @@ def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
         if path.exists() and digest(path) != known:
             raise UserError(
                 f"{path} is not the contest's file (its sha256 differs). Move it away, and it is fetched again; to "
-                f"work on a file of your own, write its folder's path as DATA instead of {CONTEST!r}."
+                "work on a file of your own, write its folder's path as DATA."
             )
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)

@@ -1,7 +1,6 @@
 """A model on an inference server that the user already has: closed questions and samples over its OpenAI interface.
 
-Knows prompts as token ids and the interface `/completions` as llama.cpp's server and vLLM speak it. The tokenizer is
-the model's own, so a served model gets the very tokens that a loaded one would.
+The interface `/completions` as llama.cpp's server and vLLM speak it, with prompts as the model's own token ids.
 
     with causal_lm(ModelSpec("google/gemma-3-270m", server="http://127.0.0.1:8080/v1"), "cpu") as (server, tokenizer):
         question = question_to(server, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")

@@ -1,7 +1,6 @@
 """Files of rows through a pool of Ray workers, block by block: CSV or Parquet in, Parquet out.
 
-A finished block is a Parquet file under `rows/`, and its ids lie under `done/`: whoever starts again does only what is
-missing. A worker that dies is replaced and its block is done again. What a worker makes of a block is no concern here.
+A finished block lies under `rows/`, its ids under `done/`: whoever starts again does only what is missing.
 """
 
 from __future__ import annotations

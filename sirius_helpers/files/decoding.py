@@ -1,7 +1,6 @@
 """The bytes of a text file to text: UTF-8, UTF-16 with its mark, or Windows-1251 where that is certain.
 
-What no text can be (a workbook, an archive, a web page) and text that was spoilt earlier are refused by name, because
-wrong letters that nobody notices are worse than no answer. Knows nothing of columns.
+Anything else is refused: wrong letters that nobody notices are worse than no answer.
 
     text, notes = read_text(Path("train.csv"))             # notes: what was not plain UTF-8
 """
@@ -97,9 +96,8 @@ def _read_bytes(path: Path) -> bytes:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, and a file is needed.") from None
     except FileNotFoundError:
-        if path.is_symlink():
-            raise UserError(f"{path} is a link to a file that does not exist; put the file itself there.") from None
-        raise UserError(f"{path} does not exist; put the file there, or correct DATA (or LABELS).") from None
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise UserError(f"{path} {what}; put the file there, or correct DATA (or LABELS).") from None
     except OSError as error:
         _, reason, remedy = refusal(error) or ("", error.strerror, "Copy it anew")
         raise UserError(f"{path} cannot be read: {reason}. {remedy}, then try again.") from None

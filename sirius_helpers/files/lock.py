@@ -1,8 +1,7 @@
 """One process at work in a run's folder at a time, also where file locks do not hold: on a mounted Google Drive.
 
-Whoever wants to work puts a file of its own into the folder and then looks for others' files: of two who come at
-once at least one sees the other. A file names its holder, and a thread writes it anew. A holder that is dead, or on
-another machine and not heard of for two minutes, holds nothing.
+Whoever wants to work puts a file of its own there, then looks for others': of two who come at once at least one sees
+the other. A holder that is dead, or on another machine and not heard of for two minutes, holds nothing.
 
     with run_lock(run.folder):             # a UserError names whoever else is at work there
 """
@@ -34,10 +33,9 @@ _own: dict[Path, Path] = {}  # where the locks on a kind of work lie -> the one 
 
 @contextmanager
 def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
-    """Keep every other process from this kind of work in the folder; a process that holds the lock may ask again.
+    """Keep every other process from this kind of work in the folder; the process that holds the lock may ask again.
 
-    Asking again makes sure that the lock is still ours: a process that slept (a closed laptop) may find it removed
-    by another one, or gone with its folder, and must not go on.
+    It may have lost the lock meanwhile, to another one while it slept (a closed laptop), and must not go on then.
     """
     locks = Path(folder).resolve() / f"{work}.*.lock"
     if locks in _own:

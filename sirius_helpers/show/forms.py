@@ -1,8 +1,6 @@
 """The notebook's form: its fields as a profile's settings, and a notebook with its form filled in.
 
-Of a model that is named it reads configuration and tokenizer, no weights. An empty field keeps the profile's value.
-
-    settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
+settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
 """
 
 from __future__ import annotations
@@ -43,8 +41,7 @@ def start(
 ) -> tuple[Settings, Run, pd.DataFrame]:
     """A run's settings, its folder, and a table of its input files, all of them checked.
 
-    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`; `data` may be the word
-    contest, and `drive` keeps the run on a mounted Google Drive.
+    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`.
     """
     if data == "contest":
         from ..extras.contest import data_folder
@@ -57,10 +54,10 @@ def start(
 
 
 def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | int = "", **models: str) -> Json:
-    """Changes for `settings_for`: numbers as text (max_synthetic also "all"); labeler, writer, classifier by name.
+    """Changes for `settings_for` from fields of text; an empty one keeps the profile's value.
 
-    A model's hub id or folder replaces the profile's in the same role; its weight format in memory stays, and the rest
-    follows from the model: a labeler that writes text is asked, any other learns from the examples.
+    Models by hub id or folder: the profile's weight format stays, the rest follows from the model's configuration and
+    tokenizer. A labeler that writes text is asked, any other learns from the examples.
     """
     values, _ = choose_profile(profile)
     changes: Json = {role: _named(values[role], name.strip()) for role, name in models.items() if name.strip()}

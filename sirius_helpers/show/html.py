@@ -1,8 +1,6 @@
-"""Tables, pictures and notes as HTML that a notebook shows by itself; whatever comes from data is escaped.
+"""Tables, pictures and notes as HTML that a notebook or a saved page shows without scripts; all data are escaped.
 
-Works the same in Colab, JupyterLab and VS Code, light and dark, and in a saved page: nothing here needs a script.
-
-    table(rows, "Labels by category", {"share, %": ".1f"})
+table(rows, "Labels by category", {"share, %": ".1f"})
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Every picture: of labels and synthetic reviews, of training, and those of the evaluation's report.
+"""Every picture, on white, opaque paper that reads on light and dark pages whatever the user's matplotlib style.
 
-All share one style on white, opaque paper, which reads on light and dark pages whatever the user's matplotlib style;
-the colours are Okabe and Ito's, told apart by colour-blind readers, and markers differ as well.
+The colours are Okabe and Ito's, told apart by colour-blind readers, and markers differ as well.
 
     image = png(curves(history))
 """

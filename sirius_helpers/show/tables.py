@@ -1,8 +1,6 @@
 """What a person looks at, stage by stage: labels, synthetic reviews, parts, training, scores, predictions.
 
-Reads no file but predictions.csv and loads no model.
-
-    pairs(kept, n=5, seed=0)
+pairs(kept, n=5, seed=0)
 """
 
 from __future__ import annotations
@@ -58,10 +56,7 @@ def least_certain(labels: pd.DataFrame, n: int) -> Html:
 
 
 def rare(opinions: pd.DataFrame, labels: pd.DataFrame) -> Html:
-    """The labels that are multiplied most beside what else is said of their category, the contradicted ones first.
-
-    `opinions` and `labels` are what `review.opinions` and `review.review` return.
-    """
+    """The labels that are multiplied most beside what else is said of their category, the contradicted ones first."""
     if opinions.empty:
         return Html("<p>No second opinion on the rare labels: no second labeler, or no example phrases.</p>")
     against, now = contradicted(opinions, labels), labels.set_index("id")
@@ -85,10 +80,7 @@ def corrected(labels: pd.DataFrame) -> Html:
 
 
 def judge(judged: pd.DataFrame, draws: int) -> Html:
-    """How the judge does on texts whose answer is known, with a plain warning where it only guesses.
-
-    `judged` is what `read_judged` returns, `draws` how often a candidate must be accepted.
-    """
+    """How the judge does on texts whose answer is known, accepting in all `draws`; a warning where it only guesses."""
     report = judge_report(judged, draws)
     rows = {
         "control texts: genuine ones, and refusals or other talk of a model": report["texts"],
@@ -135,10 +127,7 @@ def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None
 
 
 def pairs(texts: pd.DataFrame, **sample: Any) -> Html:
-    """Synthetic reviews, or refused candidates with the reason, beside their originals.
-
-    Drawn by `sample_rows`; words of one that the other lacks are marked.
-    """
+    """Synthetic reviews, or refused candidates with the reason, beside originals; words that the other lacks marked."""
     rows, refused = sample_rows(texts, **sample), "reason" in texts
     first, name, what = (
         ("reason", "candidate", "refused attempts") if refused else ("id", "synthetic", "synthetic reviews")
@@ -202,10 +191,7 @@ def training(history: pd.DataFrame) -> Html:
 
 
 def scores(metrics: Json) -> Html:
-    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
-
-    Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
-    """
+    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak."""
     found = table(score_rows(metrics["scores"]), "Scores with 95 % bootstrap intervals")
     if "by_leak" in metrics:
         caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
