@@ -3,8 +3,6 @@
 python -m sirius_helpers --data data/sample --run sample
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re

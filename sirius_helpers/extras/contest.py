@@ -3,8 +3,6 @@
 settings_for("auto", data=data_folder("contest"))      # any other name is taken as it is
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ Runs before the requirements are there, so it needs the standard library only.
     install(Path("sirius"))                # a checkout of this project
 """
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 accelerate launch --multi_gpu --num_processes 2 -m sirius_helpers.extras.launch --run sample
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from datetime import timedelta

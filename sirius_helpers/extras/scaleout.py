@@ -4,8 +4,6 @@ predict_files("s3://shop/reviews", "s3://shop/predictions", "checkpoints/sample/
 python -m sirius_helpers.extras.scaleout predict reviews predictions --adapter checkpoints/sample/adapter
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ The interface `/completions` as llama.cpp's server and vLLM speak it, with promp
         question = question_to(server, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

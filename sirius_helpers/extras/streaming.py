@@ -3,8 +3,6 @@
 A finished block lies under `rows/`, its ids under `done/`: whoever starts again does only what is missing.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,8 +5,6 @@ The labels of a plain list take the rest from the package's own categories.toml 
     taxonomy = read_categories(settings.data)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Anything else is refused: wrong letters that nobody notices are worse than no an
     text, notes = read_text(Path("train.csv"))             # notes: what was not plain UTF-8
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 import tomllib

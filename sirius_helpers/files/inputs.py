@@ -1,7 +1,5 @@
 """Everything a user can get wrong in the input files and in naming models, checked before any weights are loaded."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

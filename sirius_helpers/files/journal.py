@@ -6,8 +6,6 @@ Plain lines rather than a database: on a mounted Google Drive file locks do not 
     journal.append([{"id": "a", "category": "обувь"}])
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

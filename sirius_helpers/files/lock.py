@@ -6,8 +6,6 @@ the other. A holder that is dead, or on another machine and not heard of for two
     with run_lock(run.folder):             # a UserError names whoever else is at work there
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -6,8 +6,6 @@ Row numbers in messages count from 1 without the header, because a review may ho
     labels = read_csv(run.need("labels.csv"))              # what `write_csv` wrote
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -6,8 +6,6 @@ The separator is whichever lets the header name the columns asked for. Under a h
     table = read_table(Path("train.csv"), ["text"])        # every column is text, an empty cell is ""
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

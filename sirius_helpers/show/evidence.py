@@ -1,7 +1,5 @@
 """What each stage cost and left behind, and how to run it alone: lines and tables from run.json. Loads no model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

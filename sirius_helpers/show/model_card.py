@@ -3,8 +3,6 @@
 Markdown with the hub's metadata block. Holds counts and scores, no review text and no path of the machine.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

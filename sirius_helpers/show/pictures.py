@@ -5,8 +5,6 @@ The colours are Okabe and Ito's, told apart by colour-blind readers, and markers
     image = png(curves(history))
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 pairs(kept, n=5, seed=0)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -3,8 +3,6 @@
 drop_downs(settings, labels.head(8))
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
