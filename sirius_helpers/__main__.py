@@ -52,9 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     check_inputs(settings)
     pinned(settings)
     target = settings.folder / "notebook.ipynb"
-    data_here = settings.data.relative_to(PROJECT) if settings.data.is_relative_to(PROJECT) else settings.data
-    fields = {"DATA": data_here, "RUN": settings.run, "PROFILE": given.profile, "LABELS": settings.labels or ""}
-    notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), {name: str(value) for name, value in fields.items()})
+    data = settings.data.relative_to(PROJECT) if settings.data.is_relative_to(PROJECT) else settings.data
+    fields = {"DATA": f"{data}", "RUN": settings.run, "PROFILE": given.profile, "LABELS": f"{settings.labels or ''}"}
+    notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), fields)
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
     start, log = time.monotonic(), ConsoleLog(sys.stdout)
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -106,27 +106,25 @@ class ConsoleLog:
         if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
             self.end_line()
             self.write(f"{found[1]}\n")
-            self.flush()
 
     def write(self, text: str) -> None:
         """Pass on what a cell printed."""
         *ended, rest = (self.line + text).split("\n")
         self.line = _last_state(rest)
         if self.redraws:
-            self.out.write(text)
+            print(text, end="", file=self.out, flush=True)
             return
         lines = [_last_state(line) for line in ended]
         if not lines and self.line.startswith("\r") and time.monotonic() - self.told > PAUSE:
             lines = [self.line]
         for line in lines:
-            print(line.strip("\r"), file=self.out)
+            print(line.strip("\r"), file=self.out, flush=True)
             self.told = time.monotonic()
 
     def end_line(self) -> None:
         """What comes next begins a line of its own, also where a bar was left unfinished."""
         if self.line:
             self.write("\n")
-            self.flush()
 
     def flush(self) -> None:
         """Show what was written."""

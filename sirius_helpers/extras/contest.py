@@ -36,10 +36,7 @@ def data_folder(data: str, address: str = "") -> str:
 
 
 def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
-    """Put the files of a web folder into a local one; those that are there already are only checked.
-
-    A file appears under its name only after its sha256 was found right, so an interrupted download leaves none.
-    """
+    """Put the files of a web folder into a local one, each only once its sha256 is right; those there are checked."""
     if not address.startswith(("https://", "http://")):
         raise UserError(f"the address {address!r} does not begin with https://; correct it.")
     with writing(folder):

@@ -1,8 +1,6 @@
-"""The installation on Colab: what is missing is added, and the machine's own PyTorch stays.
+"""The installation on Colab, by the standard library alone: what is missing is added, the machine's own PyTorch stays.
 
-Runs before the requirements are there, so it needs the standard library only.
-
-    install(Path("sirius"))                # a checkout of this project
+install(Path("sirius"))                # a checkout of this project
 """
 
 import importlib.util
@@ -18,8 +16,14 @@ OLDEST_TORCHAO = "0.16.0"  # beside an older one peft refuses to make adapters; 
 
 def install(home: Path) -> None:
     """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
-    before = installed()
-    _pip("install", *wanted(home))
+    before, arguments = installed(), ["-r", str(home / "requirements.txt")]
+    if not shutil.which("nvidia-smi"):  # the small models too
+        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
+    if importlib.util.find_spec("torch"):  # this machine's stays as it is
+        pinned = home / "torch-as-installed.txt"
+        pinned.write_text(f"torch=={version('torch')}\n")
+        arguments += ["-c", str(pinned)]
+    _pip("install", *arguments)
     from packaging.version import Version  # by now a requirement has brought it
 
     if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version(OLDEST_TORCHAO):
@@ -30,18 +34,6 @@ def install(home: Path) -> None:
             f"{', '.join(replaced)} was in use when it was upgraded. Restart the runtime (Runtime → Restart session), "
             "then run all cells again."
         )
-
-
-def wanted(home: Path) -> list[str]:
-    """What pip is asked for: without a GPU also the small models; and this machine's torch as it is."""
-    arguments = ["-r", str(home / "requirements.txt")]
-    if not shutil.which("nvidia-smi"):
-        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
-    if importlib.util.find_spec("torch"):
-        pinned = home / "torch-as-installed.txt"
-        pinned.write_text(f"torch=={version('torch')}\n")
-        arguments += ["-c", str(pinned)]
-    return arguments
 
 
 def installed() -> dict[str, str]:

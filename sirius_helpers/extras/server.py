@@ -39,8 +39,11 @@ class Server:
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.requests = spec.name, spec.server.rstrip("/"), spec.server_requests
-        limits = httpx.Limits(max_connections=spec.server_requests)
-        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=_authorization())
+        key = os.environ.get(KEY, "").strip()
+        if not (key.isascii() and key.isprintable()):  # httpx would put it into its error
+            raise UserError(f"{KEY} holds characters that no key has; copy the key again.")
+        headers, limits = {"Authorization": f"Bearer {key}"} if key else {}, httpx.Limits(max_connections=self.requests)
+        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=headers)
 
     def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
@@ -75,8 +78,7 @@ class Server:
 class ServerQuestion(ClosedQuestion):
     """A closed question to a served model, a request for each place where answers part.
 
-    The tokens that continue an answer get a bias that leaves no others, so the reported probabilities are those of
-    constrained decoding, whatever else the vocabulary holds.
+    A bias leaves only the tokens that continue an answer: the probabilities are those of constrained decoding.
     """
 
     def _attach(self, model: Server) -> None:
@@ -154,14 +156,6 @@ class ServerSampler:
 
 question_to.register(Server, ServerQuestion)
 sampler_of.register(Server, ServerSampler)
-
-
-def _authorization() -> dict[str, str]:
-    """The header with the key, where there is one."""
-    key = os.environ.get(KEY, "").strip()
-    if not (key.isascii() and key.isprintable()):  # httpx would put it into its error
-        raise UserError(f"{KEY} holds characters that no key has; copy the key again.")
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def token_log_probs(choice: Json) -> dict[int, float]:

@@ -130,10 +130,7 @@ def _connect(device: str, workers: int | None) -> int:
 
 
 def _in_one_line(error: Exception) -> UserError:
-    """What a worker or Ray itself reported, without its pages of traceback.
-
-    A worker's exception arrives as text: the root stands first among its causes' last lines.
-    """
+    """What a worker or Ray reported, without pages of traceback; the root is the first of its causes' last lines."""
     if ours := re.search(r"^[\w.]*\bUserError: (.+)$", str(error), re.MULTILINE):
         return UserError(ours[1])
     root = re.search(r"^[\w.]*(?:Error|Exception): .+$", str(error), re.MULTILINE)

@@ -67,10 +67,7 @@ def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
 
 
 def labels_named(given: Iterable[str], names: dict[str, str], place: Callable[[list[int]], str]) -> list[str]:
-    """The labels that a column's names stand for (`by_any_name`); one UserError about all others.
-
-    `place` tells in it where rows of these numbers are.
-    """
+    """The labels that a column's names stand for (`by_any_name`); UserError on all others, with the `place` of rows."""
     plain = [name if name in names else _bare(name) for name in map(composed, given)]
     if wrong := {row: name for row, name in enumerate(plain, start=1) if name not in names}:
         allowed = ", ".join(name for name, label in names.items() if name == label)

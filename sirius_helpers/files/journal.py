@@ -29,9 +29,8 @@ def fingerprint(*parts: object) -> str:
 class Journal:
     """The records of one file that were made under one fingerprint.
 
-    Each says how many of its batch are still to come (`batch_left`); opening drops an unfinished batch, so that work
-    goes on with the batches of an unbroken run. A file of another fingerprint is set aside as
-    `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
+    Each says how many of its batch are still to come (`batch_left`): opening drops an unfinished batch. A file of
+    another fingerprint is set aside as `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:

@@ -45,8 +45,15 @@ def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
         yield
         return
     path = _own[locks] = _take(locks)
-    done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, path.read_bytes(), done), daemon=True)
+    done, content = threading.Event(), path.read_bytes()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            if path.exists():  # else the next `run_lock` of this process says so
+                with suppress(UserError):  # a full disk is for the stage itself to report
+                    write_atomically(path, content)
+
+    heart = threading.Thread(target=beat, daemon=True)
     heart.start()
     try:
         yield
@@ -77,13 +84,6 @@ def _take(locks: Path) -> Path:
     )
 
 
-def _beat(path: Path, content: bytes, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        if path.exists():  # else the next `run_lock` of this process says so
-            with suppress(UserError):  # a full disk is for the stage itself to report
-                write_atomically(path, content)
-
-
 def _living(lock: Path) -> str:
     """Who holds a lock; an abandoned one is removed, and nobody ("") holds it."""
     try:
@@ -102,8 +102,7 @@ def _living(lock: Path) -> str:
 
 
 def _is_running(pid: int, started: float) -> bool:
-    """Whether the process runs that had this pid then, a minute's grace, because clocks are set. Not this one: what
-    it left was left by an interrupt."""
+    """Whether the process that had this pid then, give or take a minute, runs; not this one, which was interrupted."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         same = pid != os.getpid() and abs(process.create_time() - started) < 60

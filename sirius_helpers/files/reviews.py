@@ -79,8 +79,7 @@ def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     source = pd.factorize(table["source_id"])[0]
     first = pd.Series(range(len(table))).groupby(source).transform("first")
     links = [*enumerate(first), *near_duplicates(table["text"].tolist(), threshold)]
-    rows, columns = np.array(links).T
-    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
+    graph = coo_array((np.ones(len(links)), tuple(np.array(links).T)), shape=(len(table), len(table)))
     groups: np.ndarray = connected_components(graph, directed=False)[1]
     return groups
 
@@ -158,10 +157,7 @@ def _with_text(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _exported(path: Path) -> pd.DataFrame:
-    """Columns of text from Label Studio's JSON or JSON-MIN, or doccano's JSON or JSON Lines; a row per annotation.
-
-    Of several categories in one annotation the names are joined by #, as doccano's CSV does it.
-    """
+    """Columns of text from an export of Label Studio or doccano; a row per annotation, its categories joined by #."""
     text, notes = read_text(path)
     tell(path, notes)
     if not text.lstrip().startswith("["):  # an object per line
@@ -201,7 +197,8 @@ def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame
     table = read_table(path, ["category"])
     key = key_column(table, path)
     labels = labels_named(table["category"], by_any_name(taxonomy), lambda rows: f"{path}, {numbered(rows)}")
-    plain: Callable[[str], str] = _plain_id if key == "id" else normalised
+    # Ids of older runs had no letter in front, which keeps spreadsheets from taking them for numbers.
+    plain = (lambda id: normalised(id).removeprefix("r")) if key == "id" else normalised
     ids: dict[str, list[str]] = reviews["id"].groupby(reviews[key].map(plain)).agg(list).to_dict()
     hits = [ids.get(plain(value), []) or (_shown_as(value, ids) if key == "id" else []) for value in table[key]]
     if wrong := {row: table[key][row - 1] for row, found in enumerate(hits, start=1) if not found}:
@@ -212,11 +209,6 @@ def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame
     if rewritten := sum(plain(value) not in ids for value in table[key]):
         print(f"{path.name}: {rewritten} ids that a spreadsheet took for numbers found all the same.")
     return {i: label for found, label in zip(hits, labels, strict=True) for i in found}
-
-
-def _plain_id(id: str) -> str:
-    """An id without the letter that keeps spreadsheets from taking it for a number: older runs had none."""
-    return normalised(id).removeprefix("r")
 
 
 def _shown_as(value: str, ids: dict[str, list[str]]) -> list[str]:
@@ -246,10 +238,7 @@ def corrected(settings: Settings) -> dict[str, str]:
 
 
 def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
-    """Write a review's right category down, in place of an earlier correction; returns all, columns as in the file.
-
-    UserError for an unknown id or category.
-    """
+    """Write a review's right category down, in place of an earlier correction; returns all, columns as in the file."""
     run = Run(settings.folder)
     texts = read_labels(run).set_index("id")["text"]
     if id not in texts:

@@ -83,7 +83,7 @@ USES = {
 LAST_USE = {"labeler": "label", "second_labeler": "opinions", "writer": "augment", "classifier": "predict"}
 # On each stage's function: what the system refuses is told in one line before and after the stage's work too.
 told = writing(Path("a file of the run"))
-READ_AGAIN = {file for files in READS.values() for file in files}
+READ_AGAIN = {file for files in READS.values() for file in files}  # what is only looked at, as errors.csv, may be older
 
 
 class Run:
@@ -114,10 +114,7 @@ class Run:
         return path
 
     def _outdated(self, name: str) -> tuple[str, list[str]] | None:
-        """What changed since `name` was made, and the stages, in their order, that make it anew.
-
-        Followed back to the beginning, but not for what is only looked at, such as `errors.csv`.
-        """
+        """What changed since `name`, or what it was made from, was made; and the stages, in order, to run again."""
         stage = MADE_BY[name]
         then = EARLIER | self.memory["stages"].get(stage, {}).get("read", {})
         for source, now in self.read_by(stage).items():
@@ -271,8 +268,7 @@ def hub_roles(settings: Settings) -> dict[str, bool]:
 def pinned(settings: Settings, *roles: str) -> Settings:
     """The settings with a full commit as the revision of each hub model (or of these roles'), recorded in run.json.
 
-    A run keeps to its commit while name and revision asked for are the same. UserError where a model that a stage waits
-    for cannot be had.
+    A run keeps to its commit while name and revision stay. UserError where a model that a stage waits for is not there.
     """
     from ..models import hub  # stages without a model need nothing of the hub
 

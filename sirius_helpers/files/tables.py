@@ -36,8 +36,7 @@ ERROR_VALUE = re.compile(
 def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     """A CSV file as text columns, their names trimmed and in lower case; columns without a name are left out.
 
-    Prints one line where something was repaired. Raises UserError where the file lacks one of the `required`
-    columns, has no rows, or cannot be read with certainty.
+    One line says what was repaired. UserError where a `required` column or all rows are lacking, or it is not certain.
     """
     text, notes = read_text(path)
     text = _unquoted(_PREAMBLE.sub("", text, count=1), required, notes)

@@ -44,10 +44,7 @@ def _not_as_t4(settings: Settings) -> dict[str, str]:
 
 
 def hub_models(settings: Settings) -> dict[str, str]:
-    """Of each hub model its commit, its download and its need of memory, and the disk's room; of pinned settings.
-
-    UserError where memory does not hold a model that a stage waits for.
-    """
+    """Of each hub model, pinned, commit, download and need of memory; UserError where memory does not hold one."""
     rows, missing, size = {}, 0, hub.size
     for role, awaited in hub_roles(settings).items():
         spec, name = getattr(settings, role), f"{role}, from the hub"

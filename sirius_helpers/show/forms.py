@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..errors import UserError
+from ..extras.contest import data_folder
 from ..files.inputs import check_inputs
 from ..files.runs import Run, begin, pinned
 from ..kinds import Json, JsonView
@@ -43,11 +44,7 @@ def start(
 
     `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`.
     """
-    if data == "contest":
-        from ..extras.contest import data_folder
-
-        data = data_folder(data, contest_address)
-    files = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
+    files = {"data": data_folder(data, contest_address), "run": run, "labels": labels} | (ON_DRIVE if drive else {})
     settings = settings_for(profile, **{**files, **form_changes(profile, **fields), **changes})
     inputs, settings = check_inputs(settings), pinned(settings)
     return settings, begin(settings), inputs

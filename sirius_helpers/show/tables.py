@@ -114,10 +114,7 @@ def refusals(refused: pd.DataFrame) -> Html:
 
 
 def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None) -> pd.DataFrame:
-    """A random sample of the rows with these values in these columns; None stands for any value.
-
-    A synthetic review that was written anew stands where the rejected one stood.
-    """
+    """A random sample of the rows with these values (None: any); a text written anew stands where the old one did."""
     for name, value in columns.items():
         rows = rows if value is None else rows[rows[name] == value]
     rows = rows.sort_values("id") if "id" in rows else rows
@@ -214,9 +211,8 @@ def coverage(metrics: Json) -> Html:
 
 def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
     """The first of the errors, or of the doubtful labels, which stand in that order; `what` names them."""
-    return table(
-        rows.head(n), f"{min(n, len(rows))} of {len(rows)} {what} first", {"confidence": ".2f", "doubt": ".3f"}
-    )
+    caption = f"{min(n, len(rows))} of {len(rows)} {what} first"
+    return table(rows.head(n), caption, {"confidence": ".2f", "doubt": ".3f"})
 
 
 def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -77,10 +77,7 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
 def reject_buttons(
     settings: Settings, rows: pd.DataFrame, reject: Callable[..., object], keep: Callable[..., object]
 ) -> Widget | Html:
-    """A line for each synthetic review: a button that rejects it, or keeps it after all, and both texts.
-
-    `reject` and `keep` are the augmentation's functions of those names.
-    """
+    """A line for each synthetic review: a button that rejects it, or keeps it after all, and both texts."""
     if rows.empty:
         return Html("<p>There is nothing to reject.</p>")
     if ipywidgets is None:
@@ -104,10 +101,7 @@ def reject_buttons(
 
 
 def _line(control: Widget, html: str) -> tuple[Widget, Callable[[Callable[[], object], str], bool]]:
-    """A control, the text beside it and room for an outcome; and a function that acts and says what came of it.
-
-    An exception in a widget's answer would be seen nowhere.
-    """
+    """A control, the text beside it and room for an outcome; and a function that acts and shows it, errors too."""
     text = ipywidgets.HTML(text_block(Html(html)).html, layout={"flex": "0 1 38em", "min_width": "15em"})
     said = ipywidgets.Label(layout={"display": "none"})  # takes no room until something is said
 
