@@ -30,9 +30,6 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"Error: the Python package {error.name!r} is missing; install it with: {how_to_install('notebook')}")
 
-HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
-PAUSE = 60.0  # seconds between two states of a bar where none can be redrawn
-
 
 @command
 def main(arguments: list[str] | None = None) -> None:
@@ -103,7 +100,7 @@ class ConsoleLog:
 
     def heading(self, cell: nbformat.NotebookNode, **_: object) -> None:
         """Say which section begins, if one begins with this cell."""
-        if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
+        if cell.cell_type == "markdown" and (found := re.search("^##+ (.*)", cell.source, re.MULTILINE)):
             self.end_line()
             self.write(f"{found[1]}\n")
 
@@ -115,7 +112,7 @@ class ConsoleLog:
             print(text, end="", file=self.out, flush=True)
             return
         lines = [_last_state(line) for line in ended]
-        if not lines and self.line.startswith("\r") and time.monotonic() - self.told > PAUSE:
+        if not lines and self.line.startswith("\r") and time.monotonic() - self.told > 60:
             lines = [self.line]
         for line in lines:
             print(line.strip("\r"), file=self.out, flush=True)

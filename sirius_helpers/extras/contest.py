@@ -22,8 +22,7 @@ FILES = {  # name: sha256
     "categories.txt": "846a3f730740911fe65c18484a90819b71ceb7ef0ca563920a9698da0971ec01",
     "train_cat_tpro.csv": "419c313e528f9059a57dc003a324f5afc2b759f2f13e05c8f2474f513a64459b",
 }
-RETRIES, PAUSE = 2, 2  # of a download that breaks off; seconds between them
-TIMEOUT = 30.0  # seconds without a byte
+PAUSE = 2  # seconds before a download that broke off is tried again
 
 
 def data_folder(data: str, address: str = "") -> str:
@@ -49,9 +48,9 @@ def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
                 "work on a file of your own, write its folder's path as DATA."
             )
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT)
+        socket.setdefaulttimeout(30)  # seconds without a byte
         try:
-            fetch_file(url, folder, local_filename=name, sha256=known, n_retries=RETRIES, delay=PAUSE)
+            fetch_file(url, folder, local_filename=name, sha256=known, n_retries=2, delay=PAUSE)
         except OSError as error:
             raise UserError(
                 f"{url} could not be fetched: {error}. Check the network, the disk and the address, or put the right "

@@ -11,8 +11,6 @@ import tomllib
 from importlib.metadata import distribution, distributions, version
 from pathlib import Path
 
-OLDEST_TORCHAO = "0.16.0"  # beside an older one peft refuses to make adapters; nothing here uses it
-
 
 def install(home: Path) -> None:
     """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
@@ -26,7 +24,7 @@ def install(home: Path) -> None:
     _pip("install", *arguments)
     from packaging.version import Version  # by now a requirement has brought it
 
-    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version(OLDEST_TORCHAO):
+    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version("0.16.0"):
         print(f"torchao {version('torchao')} is taken out: peft refuses to work beside it, and nothing here uses it.")
         _pip("uninstall", "-y", "torchao")
     if replaced := replaced_in_use(before):

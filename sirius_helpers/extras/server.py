@@ -25,12 +25,7 @@ from ..settings import ModelSpec
 
 KEY = "SIRIUS_SERVER_KEY"  # environment variable with the key that the server asks for; written nowhere
 TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue included
-TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses
-PAUSE = 0.5  # seconds
-BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the others nothing
-# vLLM takes what a request leaves open from the model's own generation_config.json.
-NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
+PAUSE = 0.5  # seconds before a request that found no server, or a busy one, is tried again; then twice as many, …
 
 
 class Server:
@@ -47,12 +42,12 @@ class Server:
 
     def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
-        body = {"model": self.name, "prompt": list(prompt), **NEUTRAL, **options}
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(PAUSE * 2 ** (attempt - 1))
+        # vLLM takes what a request leaves open from the model's own generation_config.json.
+        body = {"model": self.name, "prompt": list(prompt), "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+        for pauses in (0, 1, 2, 4, 8):
+            time.sleep(PAUSE * pauses)
             try:
-                answer = self.client.post(f"{self.address}/completions", json=body)
+                answer = self.client.post(f"{self.address}/completions", json=body | options)
             except httpx.TransportError as error:
                 reason = str(error) or type(error).__name__
                 continue
@@ -100,8 +95,8 @@ class ServerQuestion(ClosedQuestion):
             max_tokens=1,
             temperature=1.0,
             top_p=1.0,
-            logit_bias={str(token): BIAS for token in allowed},
-            logprobs=max(REPORTED, len(allowed)),
+            logit_bias={str(token): 100.0 for token in allowed},  # OpenAI's largest leaves the others nothing
+            logprobs=max(20, len(allowed)),  # so many vLLM reports unasked
             # llama.cpp: the probabilities that the bias leads to, and no other samplers in between
             post_sampling_probs=True,
             samplers=["temperature"],

@@ -22,7 +22,6 @@ from ..files.lock import run_lock
 
 BLOCK = 8_192  # reviews: what a kill can cost each worker, and the rows of a result file
 SPARE = 2  # CPUs of the cluster that read, sort out finished rows and write while workers have theirs
-RETRIES = 3  # a block whose worker dies so often stops the run: it is most likely the block's fault
 
 
 def stream(
@@ -49,7 +48,7 @@ def stream(
                 batch_size=BLOCK,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=workers),
-                max_task_retries=RETRIES,
+                max_task_retries=3,  # a block whose worker dies more often stops the run: it is the block's fault
                 num_gpus=1 if device == "cuda" else None,
                 num_cpus=None if device == "cuda" else 1,
             ).write_parquet(f"{folder}/rows", filesystem=system)

@@ -25,7 +25,6 @@ from .journal import write_atomically, writing
 
 BEAT = 15.0  # seconds between two signs of life
 STALE = 120.0  # seconds without one until a holder on another machine counts as lost
-TRIES = 8  # so that two who ask at the same moment do not both give up
 _own: dict[Path, Path] = {}  # where the locks on a kind of work lie -> the one that this process has there
 
 
@@ -71,7 +70,7 @@ def _take(locks: Path) -> Path:
     me |= {"machine": _machine(), "started": psutil.Process().create_time()}
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(TRIES):
+        for _ in range(8):  # so that two who ask at the same moment do not both give up
             write_atomically(path, json.dumps(me).encode())
             others = [holder for lock in folder.glob(locks.name) if lock != path and (holder := _living(lock))]
             if not others:

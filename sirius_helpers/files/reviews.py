@@ -123,8 +123,7 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     blank = given == ""
     lacking = given.index[blank & ~keys.isin(keys[~blank])] + 1
     keys, given = keys[~blank], given[~blank]
-    rows = given.index + 1
-    names = by_any_name(taxonomy)
+    names, rows = by_any_name(taxonomy), given.index + 1
     labels = labels_named(given, names, lambda wrong: f"{path}, {numbered(rows[[n - 1 for n in wrong]])}")
     found = pd.DataFrame({"label": labels, "row": rows}, index=keys)
     several = found.groupby(level=0)["label"].nunique()

@@ -22,7 +22,6 @@ from .decoding import read_text, tell
 
 SEPARATORS = (",", ";", "\t")
 QUOTING = "Put cells with separators or line breaks into double quotes, and double the quotes inside them."
-
 _PREAMBLE = re.compile(r"[\r\n]*(?:sep=.[\r\n]+)?[\r\n]*")  # `sep=;` tells Excel the separator; the header does too
 _NAMELESS = re.compile(r"unnamed: ?\d+")  # what pandas calls the index column that it wrote
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
