@@ -44,9 +44,8 @@ def replaced_in_use(before: dict[str, str]) -> list[str]:
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     importlib.invalidate_caches()
     changed = [name for name, found in installed().items() if before.get(name, found) != found]
-    return sorted(
-        name for name in changed if any(str(file.locate()) in loaded for file in distribution(name).files or ())
-    )
+    files = {name: distribution(name).files or () for name in changed}
+    return sorted(name for name in changed if any(str(file.locate()) in loaded for file in files[name]))
 
 
 def _pip(command: str, *arguments: str) -> None:

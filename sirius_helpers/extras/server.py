@@ -71,10 +71,7 @@ class Server:
 
 
 class ServerQuestion(ClosedQuestion):
-    """A closed question to a served model, a request for each place where answers part.
-
-    A bias leaves only the tokens that continue an answer: the probabilities are those of constrained decoding.
-    """
+    """A closed question, a request for each place where answers part: a bias leaves only tokens that continue one."""
 
     def _attach(self, model: Server) -> None:
         self.server = model

@@ -8,6 +8,7 @@ import os
 import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -35,10 +36,10 @@ def stream(
     kind = _kind_of(source)
     with nullcontext() if "://" in output else run_lock(Path(output)):
         try:
-            _claim(output, mark)
+            system, folder = _located(output)
+            _claim(system, folder, mark)
             workers = _connect(device, workers)
             rows = _read(source, kind)
-            system, folder = _located(output)
             rows.context.checkpoint_config = CheckpointConfig(
                 "id", f"{folder}/done", override_filesystem=system, delete_checkpoint_on_success=False
             )
@@ -87,30 +88,24 @@ def _kind_of(source: str) -> str:
 
 def _read(source: str, kind: str) -> ray.data.Dataset:
     system, path = _located(source)
+    files: Any = {"paths": path, "filesystem": system, "file_extensions": [kind]}
     if kind == "parquet":
-        return ray.data.read_parquet(path, filesystem=system, file_extensions=[kind])
-    return ray.data.read_csv(  # ids and texts stay as they are, also where they look like numbers or like nothing
-        path,
-        filesystem=system,
-        file_extensions=[kind],
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types={"id": pa.string(), "text": pa.string()}, strings_can_be_null=False
-        ),
-    )
+        return ray.data.read_parquet(**files)
+    words = {"id": pa.string(), "text": pa.string()}  # also where they look like numbers or like nothing
+    kinds = csv.ConvertOptions(column_types=words, strings_can_be_null=False)
+    return ray.data.read_csv(**files, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=kinds)
 
 
-def _claim(output: str, mark: str) -> None:
+def _claim(system: FileSystem, folder: str, mark: str) -> None:
     """Results of another model or prompt are never mixed with these."""
-    system, path = _located(output)
-    system.create_dir(path, recursive=True)
-    note = f"{path}/made_by.json"
+    system.create_dir(folder, recursive=True)
+    note = f"{folder}/made_by.json"
     if system.get_file_info(note).type == FileType.NotFound:
         with system.open_output_stream(note) as file:
             file.write(json.dumps({"fingerprint": mark}).encode())
     with system.open_input_stream(note) as file:
         if json.loads(file.read())["fingerprint"] != mark:
-            raise UserError(f"{output} holds results of another model, prompt or taxonomy; choose another folder.")
+            raise UserError(f"{folder} holds results of another model, prompt or taxonomy; choose another folder.")
 
 
 def _connect(device: str, workers: int | None) -> int:

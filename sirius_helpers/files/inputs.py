@@ -8,8 +8,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from ..encoder.embedding import MAX_TOKENS
 from ..errors import UserError
-from ..llm.judge import FILE as CONTROL
-from ..llm.judge import read_control
+from ..llm import judge
 from ..llm.labelers import label_prompt, pooled_with
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
@@ -34,9 +33,9 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         rows.append((settings.labels.name, len(read_labelled(settings.labels, taxonomy)), "ready-made labels"))
     if (human := folder / "human_labels.csv").exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
-    control = read_control(folder)  # the package's own, where the folder brings none
-    if (folder / CONTROL).exists():
-        rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
+    control = judge.read_control(folder)  # the package's own, where the folder brings none
+    if (folder / judge.FILE).exists():
+        rows.append((judge.FILE, len(control), "texts with a known answer that the judge is tried on"))
     if (path := settings.folder / CORRECTIONS).exists():
         rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
     _check_prompts(settings, taxonomy)

@@ -30,10 +30,7 @@ _own: dict[Path, Path] = {}  # where the locks on a kind of work lie -> the one 
 
 @contextmanager
 def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
-    """Keep every other process from this kind of work in the folder; the process that holds the lock may ask again.
-
-    It may have lost the lock meanwhile, to another one while it slept (a closed laptop), and must not go on then.
-    """
+    """Keep other processes from this kind of work in the folder; asked again, make sure that the lock was not lost."""
     locks = Path(folder).resolve() / f"{work}.*.lock"
     if locks in _own:
         if not _own[locks].exists():

@@ -189,10 +189,7 @@ def _cell(value: object) -> str:
 
 
 def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame) -> dict[str, str]:
-    """The id of each corrected review -> its category by hand; of two rows on one review the later holds.
-
-    Every row must fit a category and one of the `reviews` (id, text), or be an id that a spreadsheet rewrote.
-    """
+    """The id of each corrected review -> its category by hand, the later of two; `reviews` have id and text."""
     table = read_table(path, ["category"])
     key = key_column(table, path)
     labels = labels_named(table["category"], by_any_name(taxonomy), lambda rows: f"{path}, {numbered(rows)}")

@@ -186,10 +186,7 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, fingerprint: str) -> Iterator[Json]:
-        """Record a stage whose block ends well: its time, hashes of what it wrote and of what it read when it began.
-
-        Nobody else works in the folder meanwhile. The block may put further facts into the yielded dictionary.
-        """
+        """Record a stage whose block ends well, with facts that the block adds; nobody else works here meanwhile."""
         with run_lock(self.folder), writing(self.folder):
             before, read = self.memory["stages"].get(name), self.read_by(name)
             if before is None:  # no content of its files is what it writes when it finishes

@@ -99,17 +99,17 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
     """The separator, the header's cells under it, and where in the text the header begins."""
     if text.lstrip()[:1] in ("{", "["):
         raise UserError(f"{path} is JSON, and a CSV file is needed; save its records as CSV.")
-    start, found = 0, _first_cells(text)
+    for start in (
+        0,
+        *(line.end() for line in islice(_LINE.finditer(text), 9)),
+    ):  # a title and a date may stand above it
+        found = _first_cells(text[start:])
+        if any({*required} <= {*map(_plain, cells)} for cells in found.values()):
+            break
+    else:
+        start, found = 0, _first_cells(text)
     if not found:
         raise UserError(f"{path}: the header line cannot be read as CSV. {QUOTING}")
-    for line in islice(_LINE.finditer(text), 10):  # exports put a title and a date above it
-        below = _first_cells(text[start:])
-        if any({*required} <= {*map(_plain, cells)} for cells in below.values()):
-            found = below
-            break
-        start = line.end()
-    else:
-        start = 0
     missing = {s: [name for name in required if name not in map(_plain, cells)] for s, cells in found.items()}
     separator = min(found, key=lambda s: (len(missing[s]), -len(found[s])))
     header, absent = found[separator], listed(missing[separator])

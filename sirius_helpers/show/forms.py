@@ -40,10 +40,7 @@ def start(
     contest_address: str = "",
     **fields: Any,
 ) -> tuple[Settings, Run, pd.DataFrame]:
-    """A run's settings, its folder, and a table of its input files, all of them checked.
-
-    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`.
-    """
+    """Settings, run and input files, all checked; `changes` of settings outrank `fields` (see `form_changes`)."""
     files = {"data": data_folder(data, contest_address), "run": run, "labels": labels} | (ON_DRIVE if drive else {})
     settings = settings_for(profile, **{**files, **form_changes(profile, **fields), **changes})
     inputs, settings = check_inputs(settings), pinned(settings)
@@ -61,12 +58,15 @@ def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | i
     if "labeler" in changes:
         changes["labeler_kind"] = "llm" if writes_text(load_config(changes["labeler"])) else "few-shot"
         print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
-    if str(max_synthetic).strip() == "all":
-        changes["max_synthetic"] = None
-    elif str(max_synthetic).strip():
-        changes["max_synthetic"] = _whole("MAX_SYNTHETIC", max_synthetic, " or 'all' for the whole quota")
-    if str(epochs).strip():
-        changes["epochs"] = _whole("EPOCHS", epochs)
+    for name, value in {"max_synthetic": str(max_synthetic).strip(), "epochs": str(epochs).strip()}.items():
+        try:
+            if value:
+                changes[name] = None if (name, value) == ("max_synthetic", "all") else int(value)
+        except ValueError:
+            raise UserError(
+                f"{name.upper()}={value!r} is not a whole number; empty keeps the profile's value (in MAX_SYNTHETIC "
+                "or 'all' for the whole quota)."
+            ) from None
     return changes
 
 
@@ -85,10 +85,3 @@ def _named(old: ModelSpec, name: str) -> ModelSpec:
     spec = replace(spec, chat=bool(load_tokenizer(spec).chat_template))
     print(f"{name}: chat template {'found' if spec.chat else 'none'}, prefix {spec.text_prefix!r}")
     return spec
-
-
-def _whole(name: str, value: str | int, also: str = "") -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise UserError(f"{name}={value!r} is not a whole number{also}; empty keeps the profile's value.") from None

@@ -156,10 +156,7 @@ def per_class(models: Json) -> Figure:
 
 @styled
 def confidence(rows: pd.DataFrame) -> Figure:
-    """Left: how often a stated confidence is right. Right: accuracy against the share of reviews answered.
-
-    `rows` have category, predicted, raw_confidence and confidence, the last one calibrated.
-    """
+    """Is the confidence right, what does a threshold buy? `rows`: category, predicted, raw_confidence, confidence."""
     is_right = (rows["predicted"] == rows["category"]).to_numpy()
     figure, (left, right) = _canvas(9, 3.8, columns=2)
     left.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="exact")

@@ -152,8 +152,7 @@ def likeness(kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
     columns = ["category", "text", "original"]  # pandas 2.2 warns of others, empty where nothing was kept
     texts = {"written": pd.concat([kept[columns], refused[columns]]), "kept": kept}
-    rows = pd.concat([diversity(some).assign(texts_of=name) for name, some in texts.items()])
-    rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
+    rows = pd.concat({name: diversity(some) for name, some in texts.items()}, names=[""]).reset_index(level=0)
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
     return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
 
@@ -218,9 +217,6 @@ def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
 def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
     """A random sample of what `predict` returned, with its texts: columns text, category, confidence."""
     chosen = predictions.sample(min(n, len(predictions)), random_state=0).index
-    found = read_csv(
-        run.need("predictions.csv"),
-        ["text", "category", "confidence"],
-        skiprows=lambda row: row > 0 and row - 1 not in chosen,  # the header is row 0
-    )
+    columns = ["text", "category", "confidence"]
+    found = read_csv(run.need("predictions.csv"), columns, skiprows=lambda row: row > 0 and row - 1 not in chosen)
     return found.set_index(chosen.sort_values()).loc[chosen]

@@ -42,10 +42,7 @@ def correct_labels(settings: Settings, right: Mapping[str, str], n: int) -> Widg
 
 
 def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
-    """A line for each row (id, text, category, and probabilities where known): a drop-down of the categories, the text.
-
-    It is set to a person's choice so far; choosing the category that a review has confirms it.
-    """
+    """A drop-down of categories, set to a person's choice so far, and the text for each row (id, text, category)."""
     if rows.empty:
         return Html(f"<p>There is nothing to correct here. {NO_MARGINS}</p>")
     if ipywidgets is None:
