@@ -6,8 +6,6 @@
     path = run.need("labels.csv")          # a missing file names the stage that makes it
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform
@@ -298,7 +296,7 @@ def pinned(settings: Settings, *roles: str) -> Settings:
     return replace(settings, **specs)
 
 
-def _kept(spec: ModelSpec, entry: Json) -> hub.Source:
+def _kept(spec: ModelSpec, entry: Json) -> "hub.Source":
     """The source of the commit that the run began with, or of what is asked for; says so when the hub has moved on."""
     from ..models import hub
 

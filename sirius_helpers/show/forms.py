@@ -3,8 +3,6 @@
 settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,13 +62,13 @@ def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | i
                 changes[name] = None if (name, value) == ("max_synthetic", "all") else int(value)
         except ValueError:
             raise UserError(
-                f"{name.upper()}={value!r} is not a whole number; empty keeps the profile's value (in MAX_SYNTHETIC "
-                "or 'all' for the whole quota)."
+                f"{name.upper()}={value!r} is not a whole number; empty keeps the profile's value (MAX_SYNTHETIC: or "
+                "'all' for the whole quota)."
             ) from None
     return changes
 
 
-def fill_form(notebook: NotebookNode, values: Mapping[str, object]) -> NotebookNode:
+def fill_form(notebook: "NotebookNode", values: Mapping[str, object]) -> "NotebookNode":
     """The notebook with these values in its form fields: the lines `NAME = …  # @param …`."""
     for cell in notebook.cells:
         for name, value in values.items() if cell.cell_type == "code" else ():

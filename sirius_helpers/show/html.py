@@ -3,8 +3,6 @@
 table(rows, "Labels by category", {"share, %": ".1f"})
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from html import escape
@@ -40,7 +38,7 @@ class Html:
     def _repr_html_(self) -> str:
         return self.html
 
-    def __add__(self, other: Html) -> Html:
+    def __add__(self, other: "Html") -> "Html":
         return Html(self.html + other.html)
 
 
