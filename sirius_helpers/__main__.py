@@ -42,8 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not NOTEBOOK.exists():
         raise UserError(
-            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout of the project, or call the "
-            "stages from Python."
+            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout, or the stages from Python."
         )
     settings = settings_for(given.profile, data=data_folder(given.data), run=given.run, labels=given.labels)
     check_inputs(settings)

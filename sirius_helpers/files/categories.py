@@ -48,7 +48,7 @@ def read_categories(folder: Path) -> list[Category]:
         known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
         taxonomy = [known.get(label, Category(label)) for label in _read_list(path)]
     if len(taxonomy) < 2:
-        raise UserError(f"{path} lists {len(taxonomy)} categories (one a line); a classifier needs at least two.")
+        raise UserError(f"{path} lists {len(taxonomy)} categories (.txt: one a line); a classifier needs at least two.")
     names = [name for category in taxonomy for name in (category.label, *category.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):

@@ -164,9 +164,7 @@ def _exported(path: Path) -> pd.DataFrame:
     try:
         rows = [row for record in json.loads(text) for row in _annotations(record)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is no export of Label Studio or doccano ({error}). Export it again, as JSON or JSON Lines."
-        ) from None
+        raise UserError(f"{path} is no export of Label Studio or doccano ({error}). Export it again.") from None
     table = pd.DataFrame(rows).fillna("")
     if "text" not in table:
         raise UserError(f"{path} has no 'text'; it has {listed(list(table.columns))}. Give the text that name there.")
@@ -195,7 +193,7 @@ def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame
     labels = labels_named(table["category"], by_any_name(taxonomy), lambda rows: f"{path}, {numbered(rows)}")
     # Ids of older runs had no letter in front, which keeps spreadsheets from taking them for numbers.
     plain = (lambda id: normalised(id).removeprefix("r")) if key == "id" else normalised
-    ids: dict[str, list[str]] = reviews["id"].groupby(reviews[key].map(plain)).agg(list).to_dict()
+    ids = {str(value): list(found) for value, found in reviews["id"].groupby(reviews[key].map(plain))}
     hits = [ids.get(plain(value), []) or (_shown_as(value, ids) if key == "id" else []) for value in table[key]]
     if wrong := {row: table[key][row - 1] for row, found in enumerate(hits, start=1) if not found}:
         raise UserError(

@@ -99,10 +99,8 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
     """The separator, the header's cells under it, and where in the text the header begins."""
     if text.lstrip()[:1] in ("{", "["):
         raise UserError(f"{path} is JSON, and a CSV file is needed; save its records as CSV.")
-    for start in (
-        0,
-        *(line.end() for line in islice(_LINE.finditer(text), 9)),
-    ):  # a title and a date may stand above it
+    starts = [0, *(line.end() for line in islice(_LINE.finditer(text), 9))]  # exports put a title and a date above it
+    for start in starts:
         found = _first_cells(text[start:])
         if any({*required} <= {*map(_plain, cells)} for cells in found.values()):
             break
@@ -155,7 +153,7 @@ def _single_column(path: Path, text: str, notes: list[str]) -> list[list[str]]:
         notes.append(f"blank lines taken as empty cells: {blank}")
     cells = [row[0] if row else "" for row in rows[:last]]
     mark = cells[0][-1:] if cells else ""
-    if mark in SEPARATORS and len(cells) >= 10 and all(cell.endswith(mark) for cell in cells):  # no chance
+    if mark in SEPARATORS and len(cells) >= 10 and all(cell.endswith(mark) for cell in cells):  # by no chance
         notes.append(f"every row ends in {mark!r}, which is left out")
         cells = [cell.removesuffix(mark) for cell in cells]
     return [[cell] for cell in cells]
