@@ -323,7 +323,8 @@ def settings_of(run: str) -> Settings:
         return Settings(**values | {"checkpoints": folder.absolute().parent, "run": folder.absolute().name})
     except (KeyError, UserError) as error:
         raise UserError(
-            f"{folder}/run.json holds no settings of this version; run the notebook's cells under 'Settings' first."
+            f"{folder / 'run.json'} is missing or holds no settings of this version; run the notebook's cells under "
+            "'Settings' first: they write it."
         ) from error
 
 
