@@ -3,8 +3,6 @@
 python -m sirius_helpers --data data/sample --run sample
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re
@@ -32,9 +30,6 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"Error: the Python package {error.name!r} is missing; install it with: {how_to_install('notebook')}")
 
-HEADING = re.compile(r"^##+ (.*)", re.MULTILINE)
-PAUSE = 60.0  # seconds between two states of a bar where none can be redrawn
-
 
 @command
 def main(arguments: list[str] | None = None) -> None:
@@ -47,16 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if not NOTEBOOK.exists():
         raise UserError(
-            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout of the project, or call the "
-            "stages from Python."
+            f"{NOTEBOOK} is missing: the wheel holds no notebook. Run this in a checkout, or the stages from Python."
         )
     settings = settings_for(given.profile, data=data_folder(given.data), run=given.run, labels=given.labels)
     check_inputs(settings)
     pinned(settings)
     target = settings.folder / "notebook.ipynb"
-    data_here = settings.data.relative_to(PROJECT) if settings.data.is_relative_to(PROJECT) else settings.data
-    fields = {"DATA": data_here, "RUN": settings.run, "PROFILE": given.profile, "LABELS": settings.labels or ""}
-    notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), {name: str(value) for name, value in fields.items()})
+    data = settings.data.relative_to(PROJECT) if settings.data.is_relative_to(PROJECT) else settings.data
+    fields = {"DATA": f"{data}", "RUN": settings.run, "PROFILE": given.profile, "LABELS": f"{settings.labels or ''}"}
+    notebook = fill_form(nbformat.read(NOTEBOOK, as_version=4), fields)
     print(f"Executing the notebook on {settings.data} with the {settings.profile} profile …", flush=True)
     start, log = time.monotonic(), ConsoleLog(sys.stdout)
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -105,30 +99,28 @@ class ConsoleLog:
 
     def heading(self, cell: nbformat.NotebookNode, **_: object) -> None:
         """Say which section begins, if one begins with this cell."""
-        if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
+        if cell.cell_type == "markdown" and (found := re.search("^##+ (.*)", cell.source, re.MULTILINE)):
             self.end_line()
             self.write(f"{found[1]}\n")
-            self.flush()
 
     def write(self, text: str) -> None:
         """Pass on what a cell printed."""
         *ended, rest = (self.line + text).split("\n")
         self.line = _last_state(rest)
         if self.redraws:
-            self.out.write(text)
+            print(text, end="", file=self.out, flush=True)
             return
         lines = [_last_state(line) for line in ended]
-        if not lines and self.line.startswith("\r") and time.monotonic() - self.told > PAUSE:
+        if not lines and self.line.startswith("\r") and time.monotonic() - self.told > 60:
             lines = [self.line]
         for line in lines:
-            print(line.strip("\r"), file=self.out)
+            print(line.strip("\r"), file=self.out, flush=True)
             self.told = time.monotonic()
 
     def end_line(self) -> None:
         """What comes next begins a line of its own, also where a bar was left unfinished."""
         if self.line:
             self.write("\n")
-            self.flush()
 
     def flush(self) -> None:
         """Show what was written."""

@@ -1,7 +1,5 @@
 """What is meant for the person at the keyboard: one exception that says what is wrong, where, and what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

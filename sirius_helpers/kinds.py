@@ -1,7 +1,4 @@
-"""Names for types that recur in signatures. Holds names only.
-
-def tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[Prompt]: ...
-"""
+"""Names for types that recur in signatures."""
 
 from __future__ import annotations
 

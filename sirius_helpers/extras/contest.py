@@ -3,8 +3,6 @@
 settings_for("auto", data=data_folder("contest"))      # any other name is taken as it is
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +14,6 @@ from ..files.journal import writing
 from ..files.runs import digest
 from ..settings import PROJECT
 
-CONTEST = "contest"  # what a user writes as DATA
 # One commit of github.com/tired-racoon/sirius_contest, so that what is fetched cannot change.
 ADDRESS = "https://raw.githubusercontent.com/tired-racoon/sirius_contest/b652c19ec0d6252ed54099f82f8236b2314eb1d8/data"
 FILES = {  # name: sha256
@@ -25,16 +22,12 @@ FILES = {  # name: sha256
     "categories.txt": "846a3f730740911fe65c18484a90819b71ceb7ef0ca563920a9698da0971ec01",
     "train_cat_tpro.csv": "419c313e528f9059a57dc003a324f5afc2b759f2f13e05c8f2474f513a64459b",
 }
-RETRIES, PAUSE = 2, 2  # of a download that breaks off; seconds between them
-TIMEOUT = 30.0  # seconds without a byte
+PAUSE = 2  # seconds before a download that broke off is tried again
 
 
 def data_folder(data: str, address: str = "") -> str:
-    """The folder that DATA means: "contest" is fetched into data/contest/ of the project, anything else is as given.
-
-    `address` replaces the folder on the web that the contest's files come from.
-    """
-    if data != CONTEST:
+    """The folder that DATA means: "contest" is fetched (from `address`) into data/contest/, any other is as given."""
+    if data != "contest":
         return data
     folder = PROJECT / "data" / "contest"
     fetch(FILES, folder, address or ADDRESS)
@@ -42,11 +35,7 @@ def data_folder(data: str, address: str = "") -> str:
 
 
 def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
-    """Put the files of a web folder into a local one; those that are there already are only checked.
-
-    A file appears under its name only after its sha256 was found right, so whatever interrupts a download leaves
-    nothing that a later run could take for a finished file.
-    """
+    """Put the files of a web folder into a local one, each only once its sha256 is right; those there are checked."""
     if not address.startswith(("https://", "http://")):
         raise UserError(f"the address {address!r} does not begin with https://; correct it.")
     with writing(folder):
@@ -56,12 +45,12 @@ def fetch(files: Mapping[str, str], folder: Path, address: str) -> None:
         if path.exists() and digest(path) != known:
             raise UserError(
                 f"{path} is not the contest's file (its sha256 differs). Move it away, and it is fetched again; to "
-                f"work on a file of your own, write its folder's path as DATA instead of {CONTEST!r}."
+                "work on a file of your own, write its folder's path as DATA."
             )
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(TIMEOUT)
+        socket.setdefaulttimeout(30)  # seconds without a byte
         try:
-            fetch_file(url, folder, local_filename=name, sha256=known, n_retries=RETRIES, delay=PAUSE)
+            fetch_file(url, folder, local_filename=name, sha256=known, n_retries=2, delay=PAUSE)
         except OSError as error:
             raise UserError(
                 f"{url} could not be fetched: {error}. Check the network, the disk and the address, or put the right "

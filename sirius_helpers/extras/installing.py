@@ -1,11 +1,7 @@
-"""The installation on Colab: what is missing is added, and the machine's own PyTorch stays.
+"""The installation on Colab, by the standard library alone: what is missing is added, the machine's own PyTorch stays.
 
-Runs before the requirements are there, so it needs the standard library only.
-
-    install(Path("sirius"))                # a checkout of this project
+install(Path("sirius"))                # a checkout of this project
 """
-
-from __future__ import annotations
 
 import importlib.util
 import shutil
@@ -15,16 +11,20 @@ import tomllib
 from importlib.metadata import distribution, distributions, version
 from pathlib import Path
 
-OLDEST_TORCHAO = "0.16.0"  # beside an older one peft refuses to make adapters; nothing here uses it
-
 
 def install(home: Path) -> None:
     """Install a checkout's requirements; SystemExit says in plain words what is then left to do."""
-    before = installed()
-    _pip("install", *wanted(home))
+    before, arguments = installed(), ["-r", str(home / "requirements.txt")]
+    if not shutil.which("nvidia-smi"):  # the small models too
+        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
+    if importlib.util.find_spec("torch"):  # this machine's stays as it is
+        pinned = home / "torch-as-installed.txt"
+        pinned.write_text(f"torch=={version('torch')}\n")
+        arguments += ["-c", str(pinned)]
+    _pip("install", *arguments)
     from packaging.version import Version  # by now a requirement has brought it
 
-    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version(OLDEST_TORCHAO):
+    if importlib.util.find_spec("torchao") and Version(version("torchao")) < Version("0.16.0"):
         print(f"torchao {version('torchao')} is taken out: peft refuses to work beside it, and nothing here uses it.")
         _pip("uninstall", "-y", "torchao")
     if replaced := replaced_in_use(before):
@@ -32,18 +32,6 @@ def install(home: Path) -> None:
             f"{', '.join(replaced)} was in use when it was upgraded. Restart the runtime (Runtime → Restart session), "
             "then run all cells again."
         )
-
-
-def wanted(home: Path) -> list[str]:
-    """What pip is asked for: without a GPU also the small models; and this machine's torch as it is."""
-    arguments = ["-r", str(home / "requirements.txt")]
-    if not shutil.which("nvidia-smi"):
-        arguments += tomllib.loads((home / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cpu"]
-    if importlib.util.find_spec("torch"):
-        pinned = home / "torch-as-installed.txt"
-        pinned.write_text(f"torch=={version('torch')}\n")
-        arguments += ["-c", str(pinned)]
-    return arguments
 
 
 def installed() -> dict[str, str]:
@@ -56,9 +44,8 @@ def replaced_in_use(before: dict[str, str]) -> list[str]:
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     importlib.invalidate_caches()
     changed = [name for name, found in installed().items() if before.get(name, found) != found]
-    return sorted(
-        name for name in changed if any(str(file.locate()) in loaded for file in distribution(name).files or ())
-    )
+    files = {name: distribution(name).files or () for name in changed}
+    return sorted(name for name in changed if any(str(file.locate()) in loaded for file in files[name]))
 
 
 def _pip(command: str, *arguments: str) -> None:

@@ -3,8 +3,6 @@
 accelerate launch --multi_gpu --num_processes 2 -m sirius_helpers.extras.launch --run sample
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from datetime import timedelta
@@ -16,8 +14,6 @@ from ..errors import UserError, command
 from ..files.runs import settings_of
 from ..train import train
 
-PATIENCE = timedelta(hours=12)  # that the others have while the first process fits the baseline
-
 
 @command
 def main(arguments: list[str] | None = None) -> None:
@@ -25,7 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="accelerate launch -m sirius_helpers.extras.launch", description=__doc__)
     parser.add_argument("--run", required=True, help="the run, by name or folder; its own settings are used")
     settings = settings_of(parser.parse_args(arguments).run)
-    state = PartialState(cpu=settings.device == "cpu", timeout=PATIENCE)  # joins the others, and takes a GPU
+    # Joins the others, and takes a GPU; they wait while the first one fits the baseline.
+    state = PartialState(cpu=settings.device == "cpu", timeout=timedelta(hours=12))
     if settings.batch_size % state.num_processes:
         raise UserError(
             f"a batch of {settings.batch_size} texts cannot be shared by {state.num_processes} processes; choose a "

@@ -1,12 +1,8 @@
 """Labels or predictions for any number of reviews, on every GPU or CPU of a machine or a Ray cluster.
 
-Needs the extra `scaleout`. Each worker holds the notebook's own labeler or classifier; streaming.py brings the files.
-
-    predict_files("s3://shop/reviews", "s3://shop/predictions", "checkpoints/sample/adapter", settings)
-    python -m sirius_helpers.extras.scaleout predict reviews predictions --adapter checkpoints/sample/adapter
+predict_files("s3://shop/reviews", "s3://shop/predictions", "checkpoints/sample/adapter", settings)
+python -m sirius_helpers.extras.scaleout predict reviews predictions --adapter checkpoints/sample/adapter
 """
-
-from __future__ import annotations
 
 import argparse
 import sys

@@ -1,13 +1,10 @@
 """A model on an inference server that the user already has: closed questions and samples over its OpenAI interface.
 
-Knows prompts as token ids and the interface `/completions` as llama.cpp's server and vLLM speak it. The tokenizer is
-the model's own, so a served model gets the very tokens that a loaded one would.
+The interface `/completions` as llama.cpp's server and vLLM speak it, with prompts as the model's own token ids.
 
     with causal_lm(ModelSpec("google/gemma-3-270m", server="http://127.0.0.1:8080/v1"), "cpu") as (server, tokenizer):
         question = question_to(server, tokenizer, "<bos>Отзыв: ", "\\nТовар:", [" обувь", " посуда"], end="\\n")
 """
-
-from __future__ import annotations
 
 import math
 import os
@@ -28,12 +25,7 @@ from ..settings import ModelSpec
 
 KEY = "SIRIUS_SERVER_KEY"  # environment variable with the key that the server asks for; written nowhere
 TIMEOUT = 120.0  # seconds for one answer, the time in the server's queue included
-TRIES = 5  # of a request that found no server, or a busy one; between them 1, 2, 4, 8 pauses
-PAUSE = 0.5  # seconds
-BIAS = 100.0  # on the tokens that may come: OpenAI's largest, which leaves the others nothing
-# vLLM takes what a request leaves open from the model's own generation_config.json.
-NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-REPORTED = 20  # tokens whose probabilities a server reports at least: what vLLM allows unasked
+PAUSE = 0.5  # seconds before a request that found no server, or a busy one, is tried again; then twice as many, …
 
 
 class Server:
@@ -42,17 +34,20 @@ class Server:
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.server is not None, "the settings name no server"
         self.name, self.address, self.requests = spec.name, spec.server.rstrip("/"), spec.server_requests
-        limits = httpx.Limits(max_connections=spec.server_requests)
-        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=_authorization())
+        key = os.environ.get(KEY, "").strip()
+        if not (key.isascii() and key.isprintable()):  # httpx would put it into its error
+            raise UserError(f"{KEY} holds characters that no key has; copy the key again.")
+        headers, limits = {"Authorization": f"Bearer {key}"} if key else {}, httpx.Limits(max_connections=self.requests)
+        self.client = httpx.Client(timeout=TIMEOUT, limits=limits, trust_env=False, headers=headers)
 
     def complete(self, prompt: Sequence[int], **options: Any) -> Json:
         """The one choice behind a prompt of token ids. A server that is not there or busy is asked again."""
-        body = {"model": self.name, "prompt": list(prompt), **NEUTRAL, **options}
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(PAUSE * 2 ** (attempt - 1))
+        # vLLM takes what a request leaves open from the model's own generation_config.json.
+        body = {"model": self.name, "prompt": list(prompt), "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+        for pauses in (0, 1, 2, 4, 8):
+            time.sleep(PAUSE * pauses)
             try:
-                answer = self.client.post(f"{self.address}/completions", json=body)
+                answer = self.client.post(f"{self.address}/completions", json=body | options)
             except httpx.TransportError as error:
                 reason = str(error) or type(error).__name__
                 continue
@@ -76,11 +71,7 @@ class Server:
 
 
 class ServerQuestion(ClosedQuestion):
-    """A closed question to a served model, a request for each place where answers part.
-
-    The tokens that continue an answer get a bias that leaves no others, so the reported probabilities are those of
-    constrained decoding, whatever else the vocabulary holds.
-    """
+    """A closed question, a request for each place where answers part: a bias leaves only tokens that continue one."""
 
     def _attach(self, model: Server) -> None:
         self.server = model
@@ -101,8 +92,8 @@ class ServerQuestion(ClosedQuestion):
             max_tokens=1,
             temperature=1.0,
             top_p=1.0,
-            logit_bias={str(token): BIAS for token in allowed},
-            logprobs=max(REPORTED, len(allowed)),
+            logit_bias={str(token): 100.0 for token in allowed},  # OpenAI's largest leaves the others nothing
+            logprobs=max(20, len(allowed)),  # so many vLLM reports unasked
             # llama.cpp: the probabilities that the bias leads to, and no other samplers in between
             post_sampling_probs=True,
             samplers=["temperature"],
@@ -157,14 +148,6 @@ class ServerSampler:
 
 question_to.register(Server, ServerQuestion)
 sampler_of.register(Server, ServerSampler)
-
-
-def _authorization() -> dict[str, str]:
-    """The header with the key, where there is one."""
-    key = os.environ.get(KEY, "").strip()
-    if not (key.isascii() and key.isprintable()):  # httpx would put it into its error
-        raise UserError(f"{KEY} holds characters that no key has; copy the key again.")
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def token_log_probs(choice: Json) -> dict[int, float]:

@@ -1,16 +1,14 @@
 """Files of rows through a pool of Ray workers, block by block: CSV or Parquet in, Parquet out.
 
-A finished block is a Parquet file under `rows/`, and its ids lie under `done/`: whoever starts again does only what is
-missing. A worker that dies is replaced and its block is done again. What a worker makes of a block is no concern here.
+A finished block lies under `rows/`, its ids under `done/`: whoever starts again does only what is missing.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -25,7 +23,6 @@ from ..files.lock import run_lock
 
 BLOCK = 8_192  # reviews: what a kill can cost each worker, and the rows of a result file
 SPARE = 2  # CPUs of the cluster that read, sort out finished rows and write while workers have theirs
-RETRIES = 3  # a block whose worker dies so often stops the run: it is most likely the block's fault
 
 
 def stream(
@@ -39,10 +36,10 @@ def stream(
     kind = _kind_of(source)
     with nullcontext() if "://" in output else run_lock(Path(output)):
         try:
-            _claim(output, mark)
+            system, folder = _located(output)
+            _claim(system, folder, mark)
             workers = _connect(device, workers)
             rows = _read(source, kind)
-            system, folder = _located(output)
             rows.context.checkpoint_config = CheckpointConfig(
                 "id", f"{folder}/done", override_filesystem=system, delete_checkpoint_on_success=False
             )
@@ -52,7 +49,7 @@ def stream(
                 batch_size=BLOCK,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=workers),
-                max_task_retries=RETRIES,
+                max_task_retries=3,  # a block whose worker dies more often stops the run: it is the block's fault
                 num_gpus=1 if device == "cuda" else None,
                 num_cpus=None if device == "cuda" else 1,
             ).write_parquet(f"{folder}/rows", filesystem=system)
@@ -91,30 +88,24 @@ def _kind_of(source: str) -> str:
 
 def _read(source: str, kind: str) -> ray.data.Dataset:
     system, path = _located(source)
+    files: Any = {"paths": path, "filesystem": system, "file_extensions": [kind]}
     if kind == "parquet":
-        return ray.data.read_parquet(path, filesystem=system, file_extensions=[kind])
-    return ray.data.read_csv(  # ids and texts stay as they are, also where they look like numbers or like nothing
-        path,
-        filesystem=system,
-        file_extensions=[kind],
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types={"id": pa.string(), "text": pa.string()}, strings_can_be_null=False
-        ),
-    )
+        return ray.data.read_parquet(**files)
+    words = {"id": pa.string(), "text": pa.string()}  # also where they look like numbers or like nothing
+    kinds = csv.ConvertOptions(column_types=words, strings_can_be_null=False)
+    return ray.data.read_csv(**files, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=kinds)
 
 
-def _claim(output: str, mark: str) -> None:
+def _claim(system: FileSystem, folder: str, mark: str) -> None:
     """Results of another model or prompt are never mixed with these."""
-    system, path = _located(output)
-    system.create_dir(path, recursive=True)
-    note = f"{path}/made_by.json"
+    system.create_dir(folder, recursive=True)
+    note = f"{folder}/made_by.json"
     if system.get_file_info(note).type == FileType.NotFound:
         with system.open_output_stream(note) as file:
             file.write(json.dumps({"fingerprint": mark}).encode())
     with system.open_input_stream(note) as file:
         if json.loads(file.read())["fingerprint"] != mark:
-            raise UserError(f"{output} holds results of another model, prompt or taxonomy; choose another folder.")
+            raise UserError(f"{folder} holds results of another model, prompt or taxonomy; choose another folder.")
 
 
 def _connect(device: str, workers: int | None) -> int:
@@ -133,10 +124,7 @@ def _connect(device: str, workers: int | None) -> int:
 
 
 def _in_one_line(error: Exception) -> UserError:
-    """What a worker or Ray itself reported, without its pages of traceback.
-
-    A worker's exception arrives as text: the root stands first among its causes' last lines.
-    """
+    """What a worker or Ray reported, without pages of traceback; the root is the first of its causes' last lines."""
     if ours := re.search(r"^[\w.]*\bUserError: (.+)$", str(error), re.MULTILINE):
         return UserError(ours[1])
     root = re.search(r"^[\w.]*(?:Error|Exception): .+$", str(error), re.MULTILINE)

@@ -1,12 +1,9 @@
-"""The taxonomy: labels, what they mean and how reviews in them sound.
+"""The taxonomy of a data folder, from `categories.toml` (label, description, examples, aliases) or `categories.txt`.
 
-A data folder brings either `categories.toml` (label, description, examples, aliases) or a plain `categories.txt` (one
-label per line), whose labels take description and examples from the package's own categories.toml where it has them.
+The labels of a plain list take the rest from the package's own categories.toml where it has them.
 
     taxonomy = read_categories(settings.data)
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter,
 from ..errors import UserError
 from ..settings import BUNDLED
 from .decoding import composed, read_text, read_toml, tell
-from .tables import ERROR_VALUE, listed, rows_of
+from .tables import ERROR_VALUE, listed, numbered
 
 Name = Annotated[str, AfterValidator(composed)]
 Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -51,9 +48,7 @@ def read_categories(folder: Path) -> list[Category]:
         known = {category.label: category for category in _read_toml(BUNDLED / "categories.toml")}
         taxonomy = [known.get(label, Category(label)) for label in _read_list(path)]
     if len(taxonomy) < 2:
-        raise UserError(
-            f"{path} lists {len(taxonomy)} categories; a classifier needs at least two (in a .txt one per line)."
-        )
+        raise UserError(f"{path} lists {len(taxonomy)} categories (.txt: one a line); a classifier needs at least two.")
     names = [name for category in taxonomy for name in (category.label, *category.aliases)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
@@ -72,8 +67,7 @@ def by_any_name(taxonomy: list[Category]) -> dict[str, str]:
 
 
 def labels_named(given: Iterable[str], names: dict[str, str], place: Callable[[list[int]], str]) -> list[str]:
-    """The labels that a column's names stand for (`by_any_name`), separators and quotes around them left out where
-    that helps. UserError about all others at once; `place` tells where so many rows are."""
+    """The labels that a column's names stand for (`by_any_name`); UserError on all others, with the `place` of rows."""
     plain = [name if name in names else _bare(name) for name in map(composed, given)]
     if wrong := {row: name for row, name in enumerate(plain, start=1) if name not in names}:
         allowed = ", ".join(name for name, label in names.items() if name == label)
@@ -95,9 +89,8 @@ def need_examples(taxonomy: list[Category], folder: Path) -> None:
     """Refuse a data folder's taxonomy where the few-shot labeler would have nothing to learn a category from."""
     if without := [category.label for category in taxonomy if not category.examples]:
         raise UserError(
-            f"{_file_of(folder)}: the few-shot labeler has no example phrases for: {', '.join(without)}. Write a "
-            'categories.toml with examples = ["…", …] (about seven per category) into the data folder, or import '
-            "labels with LABELS."
+            f"{_file_of(folder)}: the few-shot labeler has no example phrases for: {', '.join(without)}. Write some "
+            "(about seven per category) into a categories.toml there, or import labels with LABELS."
         )
 
 
@@ -137,8 +130,8 @@ def _read_list(path: Path) -> list[str]:
         labels[labels.index(first)] = ""
     if wrong := [row for row, label in enumerate(labels, 1) if _SEVERAL.match(label) or ERROR_VALUE.fullmatch(label)]:
         raise UserError(
-            f"{rows_of(path, wrong)}: {labels[wrong[0] - 1]!r} is not one label. Write one per line and nothing else; "
-            "descriptions and examples go into a categories.toml."
+            f"{path}, {numbered(wrong)}: {labels[wrong[0] - 1]!r} is not one label. Write one per line and nothing "
+            "else; descriptions and examples go into a categories.toml."
         )
     tell(path, notes)
     return [label for label in labels if label]
@@ -156,10 +149,8 @@ def _read_toml(path: Path) -> list[Category]:
     try:
         return _CONTENT.validate_python(read_toml(path)).get("category", [])
     except ValidationError as error:
-        wrong = [
-            f"{' '.join(str(n + 1 if isinstance(n, int) else n) for n in found['loc'])}: {found['msg']}"
-            for found in error.errors()
-        ]
+        places = [" ".join(str(n + 1 if isinstance(n, int) else n) for n in found["loc"]) for found in error.errors()]
+        wrong = [f"{place}: {found['msg']}" for place, found in zip(places, error.errors(), strict=True)]
         raise UserError(
             f'{path}: {"; ".join(wrong)}. Every [[category]] needs label = "…"; description is text, examples and '
             'aliases are lists of texts, such as ["…", "…"]; there is nothing else.'

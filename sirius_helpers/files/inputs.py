@@ -1,9 +1,4 @@
-"""Everything a user can get wrong in the input files and in naming models, checked before any weights are loaded.
-
-summary = check_inputs(settings)       # a table: file, rows, what it is
-"""
-
-from __future__ import annotations
+"""Everything a user can get wrong in the input files and in naming models, checked before any weights are loaded."""
 
 import math
 from pathlib import Path
@@ -13,8 +8,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from ..encoder.embedding import MAX_TOKENS
 from ..errors import UserError
-from ..llm.judge import FILE as CONTROL
-from ..llm.judge import read_control
+from ..llm import judge
 from ..llm.labelers import label_prompt, pooled_with
 from ..loaders import load_config, load_model, load_tokenizer, skeleton
 from ..models.checks import check_layers, check_positions
@@ -27,7 +21,7 @@ from .reviews import CORRECTIONS, read_corrections, read_labelled, read_reviews,
 
 
 def check_inputs(settings: Settings) -> pd.DataFrame:
-    """Read every input once; the first thing wrong raises a UserError that says what to do."""
+    """Read every input once: columns file, rows, what. The first thing wrong raises a UserError."""
     folder = settings.data
     taxonomy, reviews = read_categories(folder), read_reviews(folder / "train.csv")
     rows = [
@@ -39,22 +33,21 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
         rows.append((settings.labels.name, len(read_labelled(settings.labels, taxonomy)), "ready-made labels"))
     if (human := folder / "human_labels.csv").exists():
         rows.append((human.name, len(read_labelled(human, taxonomy)), "human labels, read by the evaluation only"))
-    control = read_control(folder)  # the package's own, where the folder brings none
-    if (folder / CONTROL).exists():
-        rows.append((CONTROL, len(control), "texts with a known answer that the judge is tried on"))
+    control = judge.read_control(folder)  # the package's own, where the folder brings none
+    if (folder / judge.FILE).exists():
+        rows.append((judge.FILE, len(control), "texts with a known answer that the judge is tried on"))
     if (path := settings.folder / CORRECTIONS).exists():
         rows.append((path.name, len(read_corrections(path, taxonomy, reviews)), "your corrections of the labels"))
-    asked = settings.labeler_kind == "llm"
-    by_examples = pooled_with(settings) if asked else settings.labeler
-    if by_examples and not settings.labels:
-        need_examples(taxonomy, folder)
     _check_prompts(settings, taxonomy)
     longest = one_line(max(reviews["text"], key=len))[: settings.max_review_chars]
+    if not settings.labels:
+        asked = settings.labeler_kind == "llm"
+        if by_examples := pooled_with(settings) if asked else settings.labeler:
+            need_examples(taxonomy, folder)
+            _check_reading(by_examples, MAX_TOKENS)
+        if asked:
+            _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
     _check_writing(settings.writer, ("paraphrase", "judge"), settings, taxonomy, longest)
-    if asked and not settings.labels:
-        _check_writing(settings.labeler, ("label",), settings, taxonomy, longest)
-    if by_examples and not settings.labels:
-        _check_reading(by_examples, MAX_TOKENS)
     if (second := settings.second_labeler) and not second.on_hub:
         _check_reading(second, MAX_TOKENS)
     base = _check_reading(settings.classifier, settings.max_tokens)
@@ -63,10 +56,7 @@ def check_inputs(settings: Settings) -> pd.DataFrame:
 
 
 def _check_reading(spec: ModelSpec, max_tokens: int) -> PreTrainedModel:
-    """What configuration and tokenizer tell of an encoder, and the names of its weights where they lie in a folder.
-
-    Returns it without its weights.
-    """
+    """An encoder without its weights, its configuration, tokenizer and a folder's names of weights found right."""
     load_config(spec, causal=False)
     if spec.name != ENCODER:
         load_tokenizer(spec)
@@ -101,7 +91,7 @@ def _check_writing(
 
 
 def _check_prompts(settings: Settings, taxonomy: list[Category]) -> None:
-    """Fill each prompt for the model that it is for: a broken one shows here rather than after a download."""
+    """Fill each prompt: a broken one shows here rather than after a download."""
     for name in PROMPTS:
         try:
             template, values = _filled(name, taxonomy, settings)

@@ -1,13 +1,10 @@
 """Files that survive a kill or a full disk: a journal of records, one JSON line each, and files replaced in one step.
 
-Plain lines rather than a database, because the file may lie on a mounted Google Drive, where file locks do not
-hold, and because a person can open it. Knows nothing of what the records mean.
+Plain lines rather than a database: on a mounted Google Drive file locks do not hold, and a person can open them.
 
     journal = Journal(folder / "labels.jsonl", fingerprint)
     journal.append([{"id": "a", "category": "обувь"}])
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -32,9 +29,8 @@ def fingerprint(*parts: object) -> str:
 class Journal:
     """The records of one file that were made under one fingerprint.
 
-    Each record says how many of its batch are still to come (`batch_left`), and opening drops an unfinished batch, so
-    that work continues on the same batches as an unbroken run. A file made under another fingerprint is set aside as
-    `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
+    Each says how many of its batch are still to come (`batch_left`): opening drops an unfinished batch. A file of
+    another fingerprint is set aside as `<stem>.<fingerprint>.jsonl`, and comes back when the old settings do.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -46,11 +42,11 @@ class Journal:
 
     def append(self, records: Iterable[JsonView]) -> None:
         """Write a batch durably: when this returns it survives a kill, and when it fails none of it is there."""
-        batch: list[Json] = [{**record, "fingerprint": self.fingerprint} for record in records]
-        for left, record in enumerate(reversed(batch)):
-            record["batch_left"] = left
-        if not batch:
+        given = list(records)
+        if not given:
             return
+        left = reversed(range(len(given)))
+        batch = [{**r, "fingerprint": self.fingerprint, "batch_left": n} for r, n in zip(given, left, strict=True)]
         data = _lines(batch)
         with writing(self.path), open(self.path, "ab", buffering=0) as file:
             if file.tell() != self._size:
@@ -117,8 +113,8 @@ def read_records(path: Path) -> list[Json]:
             record = None
         if not isinstance(record, dict):
             raise UserError(
-                f"{path}, line {number} is not a JSON record; the file was changed or damaged. "
-                "Delete that line (its item is then done again) or the whole file."
+                f"{path}, line {number} is not a JSON record; the file was changed or damaged. Delete that line (its "
+                "item is then done again) or the whole file."
             )
         records.append(record)
     return records

@@ -1,13 +1,10 @@
 """One process at work in a run's folder at a time, also where file locks do not hold: on a mounted Google Drive.
 
-Whoever wants to work puts a file of its own into the folder and then looks for others' files: of two who come at
-once at least one sees the other. A file names its holder, and a thread writes it anew. A holder that is dead, or on
-another machine and not heard of for two minutes, holds nothing.
+Whoever wants to work puts a file of its own there, then looks for others': of two who come at once at least one sees
+the other. A holder that is dead, or on another machine and not heard of for two minutes, holds nothing.
 
     with run_lock(run.folder):             # a UserError names whoever else is at work there
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -28,17 +25,12 @@ from .journal import write_atomically, writing
 
 BEAT = 15.0  # seconds between two signs of life
 STALE = 120.0  # seconds without one until a holder on another machine counts as lost
-TRIES = 8  # so that two who ask at the same moment do not both give up
 _own: dict[Path, Path] = {}  # where the locks on a kind of work lie -> the one that this process has there
 
 
 @contextmanager
 def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
-    """Keep every other process from this kind of work in the folder; a process that holds the lock may ask again.
-
-    Asking again makes sure that the lock is still ours: a process that slept (a closed laptop) may find it removed
-    by another one, or gone with its folder, and must not go on.
-    """
+    """Keep other processes from this kind of work in the folder; asked again, make sure that the lock was not lost."""
     locks = Path(folder).resolve() / f"{work}.*.lock"
     if locks in _own:
         if not _own[locks].exists():
@@ -49,8 +41,15 @@ def run_lock(folder: Path, work: str = "run") -> Iterator[None]:
         yield
         return
     path = _own[locks] = _take(locks)
-    done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, path.read_bytes(), done), daemon=True)
+    done, content = threading.Event(), path.read_bytes()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            if path.exists():  # else the next `run_lock` of this process says so
+                with suppress(UserError):  # a full disk is for the stage itself to report
+                    write_atomically(path, content)
+
+    heart = threading.Thread(target=beat, daemon=True)
     heart.start()
     try:
         yield
@@ -68,7 +67,7 @@ def _take(locks: Path) -> Path:
     me |= {"machine": _machine(), "started": psutil.Process().create_time()}
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
-        for _ in range(TRIES):
+        for _ in range(8):  # so that two who ask at the same moment do not both give up
             write_atomically(path, json.dumps(me).encode())
             others = [holder for lock in folder.glob(locks.name) if lock != path and (holder := _living(lock))]
             if not others:
@@ -79,13 +78,6 @@ def _take(locks: Path) -> Path:
         f"{folder} is in use: {others[0]}. Wait until its stage is done or stop that process, then run this again; or "
         f"choose another RUN. (After a machine was lost its lock lasts {STALE / 60:.0f} minutes.)"
     )
-
-
-def _beat(path: Path, content: bytes, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        if path.exists():  # else the next `run_lock` of this process says so
-            with suppress(UserError):  # a full disk is for the stage itself to report
-                write_atomically(path, content)
 
 
 def _living(lock: Path) -> str:
@@ -106,8 +98,7 @@ def _living(lock: Path) -> str:
 
 
 def _is_running(pid: int, started: float) -> bool:
-    """Whether the process runs that had this pid then, a minute's grace, because clocks are set. Not this one: what
-    it left was left by an interrupt."""
+    """Whether the process that had this pid then, give or take a minute, runs; not this one, which was interrupted."""
     with suppress(psutil.Error):
         process = psutil.Process(pid)
         same = pid != os.getpid() and abs(process.create_time() - started) < 60

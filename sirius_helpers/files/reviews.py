@@ -1,14 +1,10 @@
-"""Reviews in, tables out: what a table of reviews, labels or corrections must hold, and CSV files of our own. Which
-reviews are copies, or nearly, and so would leak across a split.
+"""Tables of reviews, labels and corrections, and CSV files of our own; which reviews are copies, or nearly.
 
-Every complaint names the file, the row and what to do. Row numbers count the table's rows from 1 without the
-header, because a review may hold line breaks.
+Row numbers in messages count from 1 without the header, because a review may hold line breaks.
 
     train = read_reviews(settings.data / "train.csv")      # columns id, text
     labels = read_csv(run.need("labels.csv"))              # what `write_csv` wrote
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -16,7 +12,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +28,13 @@ from .decoding import composed, read_text, tell
 from .journal import read_records, write_atomically
 from .lock import run_lock
 from .runs import Run
-from .tables import listed, numbered, read_table, rows_of
+from .tables import listed, numbered, read_table
 
 CORRECTIONS = "corrections.csv"  # id or text, category: a run's labels set right by hand
 BY_HAND = "corrected by hand"  # the labeler of a corrected label
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")  # of split.csv
 EXAMPLE = "example"  # the source_id of a category's own phrase
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
-_SPACE = re.compile(r"\s*")
 # Columns beside text in the exports of Label Studio and doccano that are not the category.
 BOOKKEEPING = {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "comments"}
 # Columns of our own tables that hold text, also where it looks like a number or like nothing.
@@ -85,8 +79,7 @@ def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
     source = pd.factorize(table["source_id"])[0]
     first = pd.Series(range(len(table))).groupby(source).transform("first")
     links = [*enumerate(first), *near_duplicates(table["text"].tolist(), threshold)]
-    rows, columns = np.array(links).T
-    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(table), len(table)))
+    graph = coo_array((np.ones(len(links)), tuple(np.array(links).T)), shape=(len(table), len(table)))
     groups: np.ndarray = connected_components(graph, directed=False)[1]
     return groups
 
@@ -94,8 +87,8 @@ def leak_groups(table: pd.DataFrame, threshold: float) -> np.ndarray:
 def near_duplicates(texts: Sequence[str], threshold: float, block: int = 1_000) -> Iterator[tuple[int, int]]:
     """Pairs of positions whose normalised texts have a rapidfuzz ratio (0..100) of `threshold` or more.
 
-    The ratio is 2·m / (a + b) with m at most the shorter length, so only texts of similar length are compared:
-    sorted by length, each block meets the rows up to the length where the threshold is out of reach.
+    The ratio is 2·m / (a + b) with m at most the shorter length, so each block of the texts, sorted by length, meets
+    the rows up to the length where the threshold is out of reach.
     """
     order = sorted(range(len(texts)), key=lambda i: len(normalised(texts[i])))
     plain = [normalised(texts[i]) for i in order]
@@ -116,10 +109,10 @@ def repeating(texts: Sequence[str], others: Sequence[str], threshold: float) -> 
 
 
 def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
-    """Labels somebody else made: normalised text -> category.
+    """Labels somebody else made, in a CSV or an annotation tool's export: normalised text -> category.
 
-    A CSV, or a JSON or JSON Lines file of an annotation tool. The category stands in the column `category`, or in the
-    only one beside `text`; it may go by an alias. UserError where one is lacking or annotators disagree.
+    The category, or its alias, stands in the column `category` or the only one beside `text`. UserError where one is
+    lacking or annotators disagree.
     """
     table = _exported(path) if path.suffix in (".json", ".jsonl") else read_table(path, ["text"])
     others = [name for name in table.columns if name != "text" and name not in BOOKKEEPING]
@@ -130,8 +123,8 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
     blank = given == ""
     lacking = given.index[blank & ~keys.isin(keys[~blank])] + 1
     keys, given = keys[~blank], given[~blank]
-    rows = given.index + 1
-    labels = labels_named(given, by_any_name(taxonomy), lambda wrong: rows_of(path, rows[[n - 1 for n in wrong]]))
+    names, rows = by_any_name(taxonomy), given.index + 1
+    labels = labels_named(given, names, lambda wrong: f"{path}, {numbered(rows[[n - 1 for n in wrong]])}")
     found = pd.DataFrame({"label": labels, "row": rows}, index=keys)
     several = found.groupby(level=0)["label"].nunique()
     faults = [f"no category in {numbered(lacking)}"] * (len(lacking) > 0)
@@ -140,10 +133,9 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
         for key in several.index[several > 1]
     ]
     if faults:
-        more = f"; and {len(faults) - 8} texts more" if len(faults) > 8 else ""
         raise UserError(
-            f"{path}: {'; '.join(faults[:8])}{more}. Leave each text one category; a text that is to have none goes, "
-            "from train.csv too where these are LABELS."
+            f"{path}: {'; '.join(faults[:8])}{'; …' * (len(faults) > 8)}. Leave each text one category; a text that is "
+            "to have none goes, from train.csv too where these are LABELS."
         )
     if blank.any():
         print(f"{path.name}: {blank.sum()} rows without a category left out: other rows have one for their texts.")
@@ -159,29 +151,20 @@ def _with_text(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     if blank.all():
         raise UserError(f"{path}: every cell of the column 'text' is empty.")
     if blank.any():
-        rows = ", ".join(str(row + 1) for row in table.index[blank][:5])
-        print(f"{path.name}: {blank.sum()} rows without text left out (row {rows}).")
+        print(f"{path.name}: {blank.sum()} rows without text left out ({numbered(table.index[blank] + 1)}).")
     return table[~blank]
 
 
 def _exported(path: Path) -> pd.DataFrame:
-    """Columns of text from Label Studio's JSON or JSON-MIN, or doccano's JSON or JSON Lines; a row per annotation.
-
-    Of several categories in one annotation the names are joined by #, as doccano's CSV does it.
-    """
+    """Columns of text from an export of Label Studio or doccano; a row per annotation, its categories joined by #."""
     text, notes = read_text(path)
     tell(path, notes)
-    decoder, text, end = json.JSONDecoder(), text.strip(), 0
-    records: list[Json] = []
+    if not text.lstrip().startswith("["):  # an object per line
+        text = "[" + ",\n".join(line for line in text.split("\n") if line.strip()) + "]"
     try:
-        while end < len(text):  # one array, or an object per line
-            value, end = decoder.raw_decode(text, _SPACE.match(text, end).end())  # type: ignore[union-attr]
-            records += value if isinstance(value, list) else [value]
-        rows = [row for record in records for row in _annotations(record)]
+        rows = [row for record in json.loads(text) for row in _annotations(record)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is no export of Label Studio or doccano ({error}). Export it again, as JSON or JSON Lines."
-        ) from None
+        raise UserError(f"{path} is no export of Label Studio or doccano ({error}). Export it again.") from None
     table = pd.DataFrame(rows).fillna("")
     if "text" not in table:
         raise UserError(f"{path} has no 'text'; it has {listed(list(table.columns))}. Give the text that name there.")
@@ -204,22 +187,17 @@ def _cell(value: object) -> str:
 
 
 def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame) -> dict[str, str]:
-    """The id of each corrected review -> its category by hand; of two rows on one review the later holds.
-
-    `reviews` have id and text; every row of the file must fit one of them and a category, as imported labels do. An id
-    that a spreadsheet rewrote as a number stands for the only one that looks so.
-    """
+    """The id of each corrected review -> its category by hand, the later of two; `reviews` have id and text."""
     table = read_table(path, ["category"])
     key = key_column(table, path)
-    labels = labels_named(table["category"], by_any_name(taxonomy), partial(rows_of, path))
-    plain: Callable[[str], str] = _plain_id if key == "id" else normalised
-    ids: dict[str, list[str]] = {}
-    for i, value in zip(reviews["id"], reviews[key], strict=True):
-        ids.setdefault(plain(value), []).append(i)
+    labels = labels_named(table["category"], by_any_name(taxonomy), lambda rows: f"{path}, {numbered(rows)}")
+    # Ids of older runs had no letter in front, which keeps spreadsheets from taking them for numbers.
+    plain = (lambda id: normalised(id).removeprefix("r")) if key == "id" else normalised
+    ids = {str(value): list(found) for value, found in reviews["id"].groupby(reviews[key].map(plain))}
     hits = [ids.get(plain(value), []) or (_shown_as(value, ids) if key == "id" else []) for value in table[key]]
     if wrong := {row: table[key][row - 1] for row, found in enumerate(hits, start=1) if not found}:
         raise UserError(
-            f"{rows_of(path, wrong)}: no review has the {key} {listed([*wrong.values()])}; correct the row: ids and "
+            f"{path}, {numbered(wrong)}: no review has the {key} {listed([*wrong.values()])}; correct the row: ids and "
             "texts stand in labels.csv."
         )
     if rewritten := sum(plain(value) not in ids for value in table[key]):
@@ -227,16 +205,8 @@ def read_corrections(path: Path, taxonomy: list[Category], reviews: pd.DataFrame
     return {i: label for found, label in zip(hits, labels, strict=True) for i in found}
 
 
-def _plain_id(id: str) -> str:
-    """An id without the letter that keeps spreadsheets from taking it for a number: older runs had none."""
-    return normalised(id).removeprefix("r")
-
-
 def _shown_as(value: str, ids: dict[str, list[str]]) -> list[str]:
-    """The review whose id a spreadsheet shows as this number: without leading zeros, with six digits or more.
-
-    None where several look so.
-    """
+    """The only review whose id a spreadsheet shows as this number: without leading zeros, with six digits or more."""
     shown = value.strip().lower().replace(",", ".")
     if not _NUMBER.fullmatch(shown):
         return []
@@ -262,10 +232,7 @@ def corrected(settings: Settings) -> dict[str, str]:
 
 
 def correct(settings: Settings, id: str, category: str) -> pd.DataFrame:
-    """Write a review's right category down; a later correction of the same review replaces the earlier one.
-
-    Returns all corrections, columns as in the file. Raises UserError for an unknown id or category.
-    """
+    """Write a review's right category down, in place of an earlier correction; returns all, columns as in the file."""
     run = Run(settings.folder)
     texts = read_labels(run).set_index("id")["text"]
     if id not in texts:

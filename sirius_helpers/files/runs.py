@@ -1,14 +1,10 @@
 """A run's folder: which stage makes which file, and which stages are up to date.
 
-`run.json` is the run's memory: profile, models, versions, seed, and for each finished stage its fingerprint, its
-files' hashes, its time and the process's peak memory so far. A stage is written there last, so an entry means
-"complete".
+`run.json` holds what `begin` found and, written last, so that an entry means "complete", each finished stage.
 
     run = Run(settings.folder)
     path = run.need("labels.csv")          # a missing file names the stage that makes it
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -49,8 +45,7 @@ WRITES = {
     "predict": ("predictions.csv", "submission.csv"),
 }
 MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
-# Raise a stage's number when its code, or what it calls, gives other results on the same input: a filter was mended, a
-# default changed. Results of the earlier code are then made again instead of standing beside new ones.
+# Raise a stage's number when its code, or what it calls, gives other results on the same input: these are made again.
 VERSIONS = dict.fromkeys((*WRITES, "judge"), 1)
 CODE = "version of the code"  # their name among what a stage reads
 EARLIER = {CODE: "1"}  # what was not recorded yet
@@ -86,7 +81,7 @@ USES = {
 LAST_USE = {"labeler": "label", "second_labeler": "opinions", "writer": "augment", "classifier": "predict"}
 # On each stage's function: what the system refuses is told in one line before and after the stage's work too.
 told = writing(Path("a file of the run"))
-READ_AGAIN = {file for files in READS.values() for file in files}
+READ_AGAIN = {file for files in READS.values() for file in files}  # what is only looked at, as errors.csv, may be older
 
 
 class Run:
@@ -117,11 +112,7 @@ class Run:
         return path
 
     def _outdated(self, name: str) -> tuple[str, list[str]] | None:
-        """What changed since `name` was made, and the stages, in their order, that make it anew.
-
-        What a stage goes on with is followed back to the beginning. What is there to be looked at, such as
-        `errors.csv`, stays so while corrections wait.
-        """
+        """What changed since `name`, or what it was made from, was made; and the stages, in order, to run again."""
         stage = MADE_BY[name]
         then = EARLIER | self.memory["stages"].get(stage, {}).get("read", {})
         for source, now in self.read_by(stage).items():
@@ -134,10 +125,7 @@ class Run:
         return None
 
     def read_by(self, stage: str) -> dict[str, str | None]:
-        """What a stage reads, by name, and what tells it from another of that name; None where nothing is there.
-
-        Without settings those of the run's folder alone.
-        """
+        """What a stage reads (without settings, of the run's folder alone): a fingerprint, or None where it is gone."""
         names = [name for name in READS[stage] if self.settings or name in OF_THE_RUN]
         names += USES.get(stage, "").split() if self.settings else []
         return {CODE: str(VERSIONS[stage])} | {name: self._content(name) for name in names}
@@ -196,21 +184,12 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, fingerprint: str) -> Iterator[Json]:
-        """Time a stage and, when its block ends well, record it with its files' hashes.
-
-        Those are the files that it writes and, as they were when it began, those that it reads. Nobody else works in
-        the folder meanwhile. Facts that the block puts into the yielded dictionary are recorded too.
-        """
+        """Record a stage whose block ends well, with facts that the block adds; nobody else works here meanwhile."""
         with run_lock(self.folder), writing(self.folder):
             before, read = self.memory["stages"].get(name), self.read_by(name)
             if before is None:  # no content of its files is what it writes when it finishes
-                never = {
-                    "fingerprint": None,
-                    "seconds": 0.0,
-                    "finished": "not yet",
-                    "files": dict.fromkeys(WRITES[name]),
-                }
-                self._record(name, never)
+                files = dict.fromkeys(WRITES[name])
+                self._record(name, {"fingerprint": None, "seconds": 0.0, "finished": "not yet", "files": files})
             elif before["fingerprint"] not in (None, fingerprint):
                 then = EARLIER | before.get("read", {})
                 changed = [source for source, now in read.items() if now != then.get(source, now)]
@@ -274,10 +253,7 @@ def begin(settings: Settings) -> Run:
 
 
 def hub_roles(settings: Settings) -> dict[str, bool]:
-    """Roles whose models are the hub's, and whether a stage still waits for the model.
-
-    A labeler has none where labels are imported and nobody else asks it.
-    """
+    """Roles whose models are the hub's, and whether a stage still waits for the model; imported labels need none."""
     stages = Run(settings.folder).memory["stages"]
     idle = "labeler" if settings.labels else None
     used = [role for role in LAST_USE if role != idle and (spec := getattr(settings, role)) and spec.on_hub]
@@ -287,8 +263,7 @@ def hub_roles(settings: Settings) -> dict[str, bool]:
 def pinned(settings: Settings, *roles: str) -> Settings:
     """The settings with a full commit as the revision of each hub model (or of these roles'), recorded in run.json.
 
-    A run keeps to its commit while the model's name and the revision asked for are the same. UserError, before any
-    stage works: no such model or access, no safetensors, too small a disk; what nothing waits for refuses nothing.
+    A run keeps to its commit while name and revision stay. UserError where a model that a stage waits for is not there.
     """
     from ..models import hub  # stages without a model need nothing of the hub
 
@@ -321,7 +296,7 @@ def pinned(settings: Settings, *roles: str) -> Settings:
     return replace(settings, **specs)
 
 
-def _kept(spec: ModelSpec, entry: Json) -> hub.Source:
+def _kept(spec: ModelSpec, entry: Json) -> "hub.Source":
     """The source of the commit that the run began with, or of what is asked for; says so when the hub has moved on."""
     from ..models import hub
 

@@ -1,14 +1,10 @@
 """A CSV file to a table of texts: what is certain is repaired and said in one line, anything else is refused.
 
 The separator is whichever lets the header name the columns asked for. Under a header of one column commas are text
-(Excel's are, where its list separator is the semicolon) and a blank line is an empty cell, but not at the end or where
-every second line is blank. Among several columns blank lines are no rows. Lines above the header, the header once more
-and separators without a cell behind them are left out. Cells are never changed, but for composing their letters.
+(Excel's are, where its list separator is the semicolon) and blank lines empty cells; among several they are no rows.
 
     table = read_table(Path("train.csv"), ["text"])        # every column is text, an empty cell is ""
 """
-
-from __future__ import annotations
 
 import csv
 import re
@@ -25,26 +21,21 @@ from ..kinds import Json
 from .decoding import read_text, tell
 
 SEPARATORS = (",", ";", "\t")
-NO_SEPARATOR = "\ud800"  # a lone surrogate: no decoded text holds one
 QUOTING = "Put cells with separators or line breaks into double quotes, and double the quotes inside them."
-
 _PREAMBLE = re.compile(r"[\r\n]*(?:sep=.[\r\n]+)?[\r\n]*")  # `sep=;` tells Excel the separator; the header does too
-_HEADER_WITHIN = 10  # records: exports put a title and a date above it
-_ALIKE = 10  # rows of a column that all end in a separator: so many are no chance
 _NAMELESS = re.compile(r"unnamed: ?\d+")  # what pandas calls the index column that it wrote
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 # What a spreadsheet shows in place of a value. A text that begins with =, +, - or @ was taken for a formula.
 ERROR_VALUE = re.compile(
     r"#(N/A|NAME\?|VALUE!|REF!|DIV/0!|NUM!|NULL!|SPILL!|CALC!|ERROR!|"
     r"Н/Д|ИМЯ\?|ЗНАЧ!|ССЫЛКА!|ДЕЛ/0!|ЧИСЛО!|ПУСТО!|ПЕРЕНОС!|ВЫЧИСЛ!)|#{3,}|Err:\d{3}"
 )
-_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     """A CSV file as text columns, their names trimmed and in lower case; columns without a name are left out.
 
-    Prints one line where something was repaired. Raises UserError where the file lacks one of the `required`
-    columns, has no rows, or cannot be read with certainty.
+    One line says what was repaired. UserError where a `required` column or all rows are lacking, or it is not certain.
     """
     text, notes = read_text(path)
     text = _unquoted(_PREAMBLE.sub("", text, count=1), required, notes)
@@ -68,8 +59,8 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
     for name in required:
         if wrong := {row: cell for row, cell in enumerate(table[name], 1) if ERROR_VALUE.fullmatch(cell.strip())}:
             raise UserError(
-                f"{rows_of(path, wrong)}: {listed([*dict.fromkeys(wrong.values())])} is a spreadsheet's error and no "
-                f"{name}. Put what stood there back (as text: = + - @ begin a formula), or empty the cell."
+                f"{path}, {numbered(wrong)}: {listed([*dict.fromkeys(wrong.values())])} is a spreadsheet's error and "
+                f"no {name}. Put what stood there back (as text: = + - @ begin a formula), or empty the cell."
             )
     tell(path, notes)
     return table
@@ -83,11 +74,6 @@ def records_of(table: pd.DataFrame) -> list[Json]:
 def listed(names: Sequence[str]) -> str:
     """Names of columns for a message: long ones and long lists are cut."""
     return ", ".join([*(repr(str(name)[:40]) for name in names[:8]), *["…"] * (len(names) > 8)])
-
-
-def rows_of(path: Path, rows: Iterable[int]) -> str:
-    """A file and the numbers of rows in it, for the beginning of a message."""
-    return f"{path}, {numbered(rows)}"
 
 
 def numbered(rows: Iterable[int]) -> str:
@@ -113,26 +99,22 @@ def _header(path: Path, text: str, required: Sequence[str]) -> tuple[str, list[s
     """The separator, the header's cells under it, and where in the text the header begins."""
     if text.lstrip()[:1] in ("{", "["):
         raise UserError(f"{path} is JSON, and a CSV file is needed; save its records as CSV.")
-    start, found = 0, _first_cells(text)
+    starts = [0, *(line.end() for line in islice(_LINE.finditer(text), 9))]  # exports put a title and a date above it
+    for start in starts:
+        found = _first_cells(text[start:])
+        if any({*required} <= {*map(_plain, cells)} for cells in found.values()):
+            break
+    else:
+        start, found = 0, _first_cells(text)
     if not found:
         raise UserError(f"{path}: the header line cannot be read as CSV. {QUOTING}")
-    for line in islice(_LINE.finditer(text), _HEADER_WITHIN):
-        below = _first_cells(text[start:])
-        if any({*required} <= {*map(_plain, cells)} for cells in below.values()):
-            found = below
-            break
-        start = line.end()
-    else:
-        start = 0
     missing = {s: [name for name in required if name not in map(_plain, cells)] for s, cells in found.items()}
     separator = min(found, key=lambda s: (len(missing[s]), -len(found[s])))
     header, absent = found[separator], listed(missing[separator])
     if not header:
         raise UserError(f"{path} is empty; it needs a header line with {listed(required)}.")
     if absent:
-        raise UserError(
-            f"{path} has no column {absent}; it has {listed(header)}. Rename the column in the header line."
-        )
+        raise UserError(f"{path} has no column {absent}; it has {listed(header)}. Rename the column in the header.")
     names = Counter(map(_plain, header))
     if twice := [name for name, times in names.items() if name and times > 1]:
         raise UserError(f"{path} has several columns {listed(twice)}; rename or delete all but one.")
@@ -159,7 +141,7 @@ def _single_column(path: Path, text: str, notes: list[str]) -> list[list[str]]:
     try:
         rows = _rows(path, text, ",", 1, notes)
     except UserError:
-        rows = _rows(path, text, NO_SEPARATOR, 1, notes)
+        rows = _rows(path, text, "\ud800", 1, notes)  # no decoded text holds a lone surrogate
         notes.append("a single column, so commas are text")
     last = max((number for number, row in enumerate(rows, start=1) if row), default=0)
     if last >= 6 and not any(rows[:last:2]) and all(rows[1:last:2]):
@@ -171,7 +153,7 @@ def _single_column(path: Path, text: str, notes: list[str]) -> list[list[str]]:
         notes.append(f"blank lines taken as empty cells: {blank}")
     cells = [row[0] if row else "" for row in rows[:last]]
     mark = cells[0][-1:] if cells else ""
-    if mark in SEPARATORS and len(cells) >= _ALIKE and all(cell.endswith(mark) for cell in cells):
+    if mark in SEPARATORS and len(cells) >= 10 and all(cell.endswith(mark) for cell in cells):  # by no chance
         notes.append(f"every row ends in {mark!r}, which is left out")
         cells = [cell.removesuffix(mark) for cell in cells]
     return [[cell] for cell in cells]
@@ -193,14 +175,13 @@ def _rows(path: Path, text: str, separator: str, width: int, notes: list[str]) -
                 continue
             rows.append(cells)
     except csv.Error as error:
-        reason = "a cell opens with a double quote and does not end with one"
-        if "field larger" in str(error):
-            reason = f"a cell of over {csv.field_size_limit():,} characters; its closing quote may be missing"
+        long = f"a cell of over {csv.field_size_limit():,} characters; its closing quote may be missing"
+        reason = long if "field larger" in str(error) else "a cell opens with a double quote and does not end with one"
         raise UserError(f"{path}, row {len(rows)} cannot be read as CSV: {reason}. {QUOTING}") from None
     for number, cells in enumerate(rows):
         if cells and len(cells) != width:
-            what = f"it has {len(cells)} cells between {separator!r}, and the header has {width}"
-            raise UserError(f"{path}, row {number} cannot be read as CSV: {what}. {QUOTING}")
+            reason = f"it has {len(cells)} cells between {separator!r}, and the header has {width}"
+            raise UserError(f"{path}, row {number} cannot be read as CSV: {reason}. {QUOTING}")
     lone, newlines = ends.pop("\r", None), [row for end, row in ends.items() if end]
     if lone is not None and newlines:  # a lone carriage return may be part of a text
         raise UserError(

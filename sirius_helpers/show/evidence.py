@@ -1,9 +1,4 @@
-"""What each stage cost and left behind, and how to run it alone: lines and tables from run.json.
-
-Loads no model; of models on the hub it reads listings and configurations.
-"""
-
-from __future__ import annotations
+"""What each stage cost and left behind, and how to run it alone: lines and tables from run.json. Loads no model."""
 
 from pathlib import Path
 
@@ -19,15 +14,13 @@ from .html import Html, facts, note, table
 
 # The reference solution on one T4, 1,818 and 7,276 reviews; it gives no time for its other stages.
 REFERENCE = {"label": 8_672.0 / 1_818, "predict": 256.0 / 7_276}  # seconds per review
-HOW_ALONE = "Alone: the cells under Settings, then this stage's. Delete a file to have it made anew."
 
 
 def this_run(settings: Settings, run: Run) -> Html:
     """The choices of a run, and what the machine has for it."""
     labeler, second, writer = settings.labeler, settings.second_labeler, settings.writer
-    asked = f"{labeler.name} ({settings.labeler_kind})" + (
-        f", pooled with {second.name}" if second and settings.second_weight else ""
-    )
+    asked = f"{labeler.name} ({settings.labeler_kind})"
+    asked += f", pooled with {second.name}" if second and settings.second_weight else ""
     chosen = {
         "profile": f"{settings.profile} ({settings.profile_reason})",
         "labeler": settings.labels.name if settings.labels else asked,
@@ -51,10 +44,7 @@ def _not_as_t4(settings: Settings) -> dict[str, str]:
 
 
 def hub_models(settings: Settings) -> dict[str, str]:
-    """Of each hub model its commit, its download and its need of memory, and the disk's room; of pinned settings.
-
-    UserError where memory does not hold a model that a stage waits for.
-    """
+    """Of each hub model, pinned, commit, download and need of memory; UserError where memory does not hold one."""
     rows, missing, size = {}, 0, hub.size
     for role, awaited in hub_roles(settings).items():
         spec, name = getattr(settings, role), f"{role}, from the hub"
@@ -74,14 +64,12 @@ def stage(run: Run, name: str) -> Html:
     """A finished stage's time, peak memory and files, and how to rerun it."""
     entry = run.memory["stages"][name]
     cost = f"{entry['seconds']:.1f} s, peak memory so far {_memory(entry)}, finished {entry['finished']}"
-    return note(f"{name}: {cost}. Files in {folder_of(run)}: {', '.join(entry['files'])}. {HOW_ALONE}")
+    alone = "Alone: the cells under Settings, then this stage's. Delete a file to have it made anew."
+    return note(f"{name}: {cost}. Files in {folder_of(run)}: {', '.join(entry['files'])}. {alone}")
 
 
 def stage_times(run: Run, inputs: pd.DataFrame) -> Html:
-    """All finished stages with their time, beside the reference's where it published one.
-
-    `inputs` is what `check_inputs` returned: the seconds are divided by the rows of train.csv and test.csv.
-    """
+    """All finished stages with their time, beside the reference's where it published one, over the rows of `inputs`."""
     rows, stages = inputs.set_index("file")["rows"], run.memory["stages"]
     imported = run.memory.get("settings", {}).get("labels")
     sizes = {"predict": rows["test.csv"]} | ({} if imported else {"label": rows["train.csv"]})

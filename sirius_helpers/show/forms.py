@@ -1,11 +1,7 @@
 """The notebook's form: its fields as a profile's settings, and a notebook with its form filled in.
 
-Of a model that is named it reads configuration and tokenizer, no weights. An empty field keeps the profile's value.
-
-    settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
+settings, run, inputs = start("t4", {"split": "seed"}, data="data/sample", epochs="20")
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping
@@ -16,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..errors import UserError
+from ..extras.contest import data_folder
 from ..files.inputs import check_inputs
 from ..files.runs import Run, begin, pinned
 from ..kinds import Json, JsonView
@@ -41,42 +38,37 @@ def start(
     contest_address: str = "",
     **fields: Any,
 ) -> tuple[Settings, Run, pd.DataFrame]:
-    """A run's settings, its folder, and a table of its input files, all of them checked.
-
-    `changes` are fields of `Settings` and have the last word, `fields` those of `form_changes`; `data` may be the word
-    contest, and `drive` keeps the run on a mounted Google Drive.
-    """
-    if data == "contest":
-        from ..extras.contest import data_folder
-
-        data = data_folder(data, contest_address)
-    files = {"data": data, "run": run, "labels": labels} | (ON_DRIVE if drive else {})
+    """Settings, run and input files, all checked; `changes` of settings outrank `fields` (see `form_changes`)."""
+    files = {"data": data_folder(data, contest_address), "run": run, "labels": labels} | (ON_DRIVE if drive else {})
     settings = settings_for(profile, **{**files, **form_changes(profile, **fields), **changes})
     inputs, settings = check_inputs(settings), pinned(settings)
     return settings, begin(settings), inputs
 
 
 def form_changes(profile: str, *, max_synthetic: str | int = "", epochs: str | int = "", **models: str) -> Json:
-    """Changes for `settings_for`: numbers as text (max_synthetic also "all"); labeler, writer, classifier by name.
+    """Changes for `settings_for` from fields of text; an empty one keeps the profile's value.
 
-    A model's hub id or folder replaces the profile's in the same role; its weight format in memory stays, and the rest
-    follows from the model: a labeler that writes text is asked, any other learns from the examples.
+    Models by hub id or folder: the profile's weight format stays, the rest follows from the model's configuration and
+    tokenizer. A labeler that writes text is asked, any other learns from the examples.
     """
     values, _ = choose_profile(profile)
     changes: Json = {role: _named(values[role], name.strip()) for role, name in models.items() if name.strip()}
     if "labeler" in changes:
         changes["labeler_kind"] = "llm" if writes_text(load_config(changes["labeler"])) else "few-shot"
         print(f"labeler {changes['labeler'].name}: {changes['labeler_kind']}")
-    if str(max_synthetic).strip() == "all":
-        changes["max_synthetic"] = None
-    elif str(max_synthetic).strip():
-        changes["max_synthetic"] = _whole("MAX_SYNTHETIC", max_synthetic, " or 'all' for the whole quota")
-    if str(epochs).strip():
-        changes["epochs"] = _whole("EPOCHS", epochs)
+    for name, value in {"max_synthetic": str(max_synthetic).strip(), "epochs": str(epochs).strip()}.items():
+        try:
+            if value:
+                changes[name] = None if (name, value) == ("max_synthetic", "all") else int(value)
+        except ValueError:
+            raise UserError(
+                f"{name.upper()}={value!r} is not a whole number; empty keeps the profile's value (MAX_SYNTHETIC: or "
+                "'all' for the whole quota)."
+            ) from None
     return changes
 
 
-def fill_form(notebook: NotebookNode, values: Mapping[str, object]) -> NotebookNode:
+def fill_form(notebook: "NotebookNode", values: Mapping[str, object]) -> "NotebookNode":
     """The notebook with these values in its form fields: the lines `NAME = …  # @param …`."""
     for cell in notebook.cells:
         for name, value in values.items() if cell.cell_type == "code" else ():
@@ -91,10 +83,3 @@ def _named(old: ModelSpec, name: str) -> ModelSpec:
     spec = replace(spec, chat=bool(load_tokenizer(spec).chat_template))
     print(f"{name}: chat template {'found' if spec.chat else 'none'}, prefix {spec.text_prefix!r}")
     return spec
-
-
-def _whole(name: str, value: str | int, also: str = "") -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise UserError(f"{name}={value!r} is not a whole number{also}; empty keeps the profile's value.") from None

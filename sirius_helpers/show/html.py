@@ -1,11 +1,7 @@
-"""Tables, pictures and notes as HTML that a notebook shows by itself; whatever comes from data is escaped.
+"""Tables, pictures and notes as HTML that a notebook or a saved page shows without scripts; all data are escaped.
 
-Works the same in Colab, JupyterLab and VS Code, light and dark, and in a saved page: nothing here needs a script.
-
-    table(rows, "Labels by category", {"share, %": ".1f"})
+table(rows, "Labels by category", {"share, %": ".1f"})
 """
-
-from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
@@ -29,8 +25,6 @@ _STYLE = (
     ".sirius mark{background:rgba(230,159,0,.3);color:inherit}"
     ".sirius-note{font-size:12px;opacity:.75;margin:.4em 0}</style>"
 )
-SHRINK = 0.72  # page pixels per pixel of a picture: its letters are then as large as the page's
-SMALLEST = 0.5  # on a phone: below it letters cannot be read, so the picture scrolls
 LONG = 30  # characters of a text that needs a broad column
 _CLASSES = "tex2jax_ignore mathjax_ignore"  # prices in dollars are no formulas
 
@@ -44,7 +38,7 @@ class Html:
     def _repr_html_(self) -> str:
         return self.html
 
-    def __add__(self, other: Html) -> Html:
+    def __add__(self, other: "Html") -> "Html":
         return Html(self.html + other.html)
 
 
@@ -73,7 +67,8 @@ def picture(figure: Figure | bytes, alt: str) -> Html:
     """A figure, or a PNG file's content."""
     data = figure if isinstance(figure, bytes) else png(figure)
     pixels = int.from_bytes(data[16:20], "big")  # the width, from the PNG's header
-    width = f"width:{pixels * SHRINK:.0f}px;max-width:max(100%,{pixels * SMALLEST:.0f}px)"
+    # Letters as large as the page's; on a phone not below half, where they cannot be read: the picture scrolls.
+    width = f"width:{pixels * 0.72:.0f}px;max-width:max(100%,{pixels * 0.5:.0f}px)"
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return Html(f'{_STYLE}<div class="sirius-scroll"><img style="{width}" alt="{escape(alt)}" src="{source}"></div>')
 

@@ -1,10 +1,7 @@
 """The model card of a finished run: what the classifier learned from, how good it is, and what it is not for.
 
-Markdown with the hub's metadata block, written beside the adapter's folder, not into it, so that the folder stays
-what training wrote. Holds counts and scores, no review text and no path of the machine; the licence is the owner's.
+Markdown with the hub's metadata block. Holds counts and scores, no review text and no path of the machine.
 """
-
-from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -20,7 +17,6 @@ from ..files.runs import Run
 from ..kinds import Json
 from ..settings import Settings
 
-TEMPLATE = Path(__file__).with_suffix(".md")
 FEW = 10  # original training reviews; a category with fewer is named among the limits
 SPLITS = {
     "grouped": "grouped: a review, its paraphrases and all near-duplicates of them stand on one side",
@@ -39,7 +35,7 @@ def model_card(settings: Settings, run: Run, metrics: Json, rows: pd.DataFrame) 
     counts = _counts(rows, labels_of(taxonomy))
     card = ModelCard.from_template(
         ModelCardData(language="ru", base_model=base, pipeline_tag="text-classification", tags=tags),
-        template_path=str(TEMPLATE),
+        template_path=str(Path(__file__).with_suffix(".md")),
         settings=settings,
         metrics=metrics,
         encoder=_public(spec.name),

@@ -1,12 +1,9 @@
-"""Every picture: of labels and synthetic reviews, of training, and those of the evaluation's report.
+"""Every picture, on white, opaque paper that reads on light and dark pages whatever the user's matplotlib style.
 
-All share one style on white, opaque paper, which reads on light and dark pages whatever the user's matplotlib style;
-the colours are Okabe and Ito's, told apart by colour-blind readers, and markers differ as well.
+The colours are Okabe and Ito's, told apart by colour-blind readers, and markers differ as well.
 
     image = png(curves(history))
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, ScalarFormatter
 from sklearn.metrics import confusion_matrix
 
 from ..encoder.scores import coverage, reliability
@@ -29,8 +26,6 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SHADES = LinearSegmentedColormap.from_list("paper to blue", [PAPER, BLUE])
 INKED = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "xtick.labelcolor", "ytick.labelcolor")
 STYLE = dict.fromkeys(INKED, INK) | {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
     "font.family": "DejaVu Sans",  # comes with matplotlib and has Cyrillic letters
     "text.parse_math": False,  # a price in dollars in a category's name is no formula
     "axes.spines.top": False,
@@ -81,8 +76,8 @@ def before_and_after(originals: pd.Series, synthetic: pd.Series) -> Figure:
     axes.plot(before, rows, color=BLUE, marker="o", ms=7, ls="", label="before")
     axes.plot(after[grown], rows[grown], color=ORANGE, marker="s", ms=6, ls="", label="with synthetic reviews")
     axes.set_xscale("log")
-    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=ScalarFormatter())
+    axes.xaxis.minorticks_off()
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         axes.text(new * 1.08, row, f"{old} → {new}" if new > old else str(old), va="center", fontsize=9)
     axes.set_yticks(rows, after.index)
@@ -145,10 +140,7 @@ def confusion(truth: Sequence[str], predicted: Sequence[str], labels: Sequence[s
 
 @styled
 def per_class(models: Json) -> Figure:
-    """F1 of each category with its 95 % interval, adapter beside baseline, the most frequent category on top.
-
-    `models` is one view of the scores: a model's name -> what `scores_with_intervals` gave.
-    """
+    """F1 of each category with its 95 % interval, adapter beside baseline; `models` is one view of the scores."""
     sizes = {name: found["rows"] for name, found in models["adapter"]["per_class"].items()}
     names = sorted(sizes, key=sizes.__getitem__)
     figure, (axes,) = _canvas(8, 0.42 * len(names) + 1.3)
@@ -164,10 +156,7 @@ def per_class(models: Json) -> Figure:
 
 @styled
 def confidence(rows: pd.DataFrame) -> Figure:
-    """Left: how often a stated confidence is right. Right: accuracy against the share of reviews answered.
-
-    `rows` have category, predicted, raw_confidence and confidence, the last one calibrated.
-    """
+    """Is the confidence right, what does a threshold buy? `rows`: category, predicted, raw_confidence, confidence."""
     is_right = (rows["predicted"] == rows["category"]).to_numpy()
     figure, (left, right) = _canvas(9, 3.8, columns=2)
     left.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="exact")
@@ -191,9 +180,8 @@ def confidence(rows: pd.DataFrame) -> Figure:
             right.annotate(text, (share, accuracy), (3, 4), textcoords="offset points", fontsize=9, rotation=40)
     bottom, top = right.get_ylim()
     right.set_yticks([tick for tick in right.get_yticks() if tick <= 100])  # room for the words above, but no 105 %
-    right.set(xlabel="reviews answered, %", xlim=(0, 112))
+    right.set(xlabel="reviews answered, %", xlim=(0, 112), title="What a threshold on the confidence buys")
     right.set(ylabel="accuracy of the answers, %", ylim=(bottom, min(top + 5, 108)))
-    right.set_title("What a threshold on the confidence buys")
     return figure
 
 

@@ -1,11 +1,7 @@
 """What a person looks at, stage by stage: labels, synthetic reviews, parts, training, scores, predictions.
 
-Reads no file but predictions.csv and loads no model.
-
-    pairs(kept, n=5, seed=0)
+pairs(kept, n=5, seed=0)
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
@@ -58,10 +54,7 @@ def least_certain(labels: pd.DataFrame, n: int) -> Html:
 
 
 def rare(opinions: pd.DataFrame, labels: pd.DataFrame) -> Html:
-    """The labels that are multiplied most beside what else is said of their category, the contradicted ones first.
-
-    `opinions` and `labels` are what `review.opinions` and `review.review` return.
-    """
+    """The labels that are multiplied most beside what else is said of their category, the contradicted ones first."""
     if opinions.empty:
         return Html("<p>No second opinion on the rare labels: no second labeler, or no example phrases.</p>")
     against, now = contradicted(opinions, labels), labels.set_index("id")
@@ -85,10 +78,7 @@ def corrected(labels: pd.DataFrame) -> Html:
 
 
 def judge(judged: pd.DataFrame, draws: int) -> Html:
-    """How the judge does on texts whose answer is known, with a plain warning where it only guesses.
-
-    `judged` is what `read_judged` returns, `draws` how often a candidate must be accepted.
-    """
+    """How the judge does on texts whose answer is known, accepting in all `draws`; a warning where it only guesses."""
     report = judge_report(judged, draws)
     rows = {
         "control texts: genuine ones, and refusals or other talk of a model": report["texts"],
@@ -124,10 +114,7 @@ def refusals(refused: pd.DataFrame) -> Html:
 
 
 def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None) -> pd.DataFrame:
-    """A random sample of the rows with these values in these columns; None stands for any value.
-
-    A synthetic review that was written anew stands where the rejected one stood.
-    """
+    """A random sample of the rows with these values (None: any); a text written anew stands where the old one did."""
     for name, value in columns.items():
         rows = rows if value is None else rows[rows[name] == value]
     rows = rows.sort_values("id") if "id" in rows else rows
@@ -135,10 +122,7 @@ def sample_rows(rows: pd.DataFrame, n: int, seed: int = 0, **columns: str | None
 
 
 def pairs(texts: pd.DataFrame, **sample: Any) -> Html:
-    """Synthetic reviews, or refused candidates with the reason, beside their originals.
-
-    Drawn by `sample_rows`; words of one that the other lacks are marked.
-    """
+    """Synthetic reviews, or refused candidates with the reason, beside originals; words that the other lacks marked."""
     rows, refused = sample_rows(texts, **sample), "reason" in texts
     first, name, what = (
         ("reason", "candidate", "refused attempts") if refused else ("id", "synthetic", "synthetic reviews")
@@ -168,8 +152,7 @@ def likeness(kept: pd.DataFrame, refused: pd.DataFrame) -> Html:
     told = "" if auc is None else f" Told from their originals with an AUC of {auc:.2f} (0.5: never, 1: always)"
     columns = ["category", "text", "original"]  # pandas 2.2 warns of others, empty where nothing was kept
     texts = {"written": pd.concat([kept[columns], refused[columns]]), "kept": kept}
-    rows = pd.concat([diversity(some).assign(texts_of=name) for name, some in texts.items()])
-    rows = rows[["texts_of", *rows.columns.drop("texts_of")]].rename(columns={"texts_of": ""})
+    rows = pd.concat({name: diversity(some) for name, some in texts.items()}, names=[""]).reset_index(level=0)
     names = ("distinct-1", "distinct-2", "chrF to original", "length ratio")
     return table(rows, f"Like real reviews?{told}", dict.fromkeys(names, ".2f") | {"characters": ".0f"})
 
@@ -202,10 +185,7 @@ def training(history: pd.DataFrame) -> Html:
 
 
 def scores(metrics: Json) -> Html:
-    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak.
-
-    Rows that leak are those with many paraphrases, so of rarer categories: the two parts are no fair comparison.
-    """
+    """Adapter beside baseline in each view, with 95 % intervals; where the split leaks, also by leak."""
     found = table(score_rows(metrics["scores"]), "Scores with 95 % bootstrap intervals")
     if "by_leak" in metrics:
         caption = "Held-out rows by leak; the two differ in categories, so the fair measure is split='grouped'"
@@ -230,17 +210,13 @@ def coverage(metrics: Json) -> Html:
 
 def worst(rows: pd.DataFrame, what: str, n: int) -> Html:
     """The first of the errors, or of the doubtful labels, which stand in that order; `what` names them."""
-    return table(
-        rows.head(n), f"{min(n, len(rows))} of {len(rows)} {what} first", {"confidence": ".2f", "doubt": ".3f"}
-    )
+    caption = f"{min(n, len(rows))} of {len(rows)} {what} first"
+    return table(rows.head(n), caption, {"confidence": ".2f", "doubt": ".3f"})
 
 
 def prediction_rows(run: Run, predictions: pd.DataFrame, n: int) -> pd.DataFrame:
     """A random sample of what `predict` returned, with its texts: columns text, category, confidence."""
     chosen = predictions.sample(min(n, len(predictions)), random_state=0).index
-    found = read_csv(
-        run.need("predictions.csv"),
-        ["text", "category", "confidence"],
-        skiprows=lambda row: row > 0 and row - 1 not in chosen,  # the header is row 0
-    )
+    columns = ["text", "category", "confidence"]
+    found = read_csv(run.need("predictions.csv"), columns, skiprows=lambda row: row > 0 and row - 1 not in chosen)
     return found.set_index(chosen.sort_values()).loc[chosen]

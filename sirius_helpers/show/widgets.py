@@ -1,11 +1,7 @@
-"""Drop-downs to correct labels and buttons to reject synthetic reviews; without ipywidgets, the words for a plain call.
+"""Drop-downs to correct labels and buttons to reject synthetic reviews; a choice is kept at once.
 
-Works in Colab, JupyterLab and VS Code. A choice is kept at once, in `corrections.csv` or `rejected.jsonl`.
-
-    drop_downs(settings, labels.head(8))
+drop_downs(settings, labels.head(8))
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,21 +27,11 @@ except ImportError:
     ipywidgets = None
 
 Widget: TypeAlias = Any  # one of ipywidgets, which may not be there
-PLAIN = (
-    'Drop-downs need the package ipywidgets. Without it, correct a label in a cell: correct(settings, "its id", '
-    '"the right category"), after from sirius_helpers.files.reviews import correct.'
-)
-PLAIN_REJECT = (
-    "Buttons need the package ipywidgets. Without it, reject a synthetic review in a cell: "
-    'reject(settings, "its id"), after from sirius_helpers.augment import reject.'
-)
+PLAIN = "This needs the package ipywidgets. Without it, call in a cell {}, after from sirius_helpers.{}."
 
 
 def correct_labels(settings: Settings, right: Mapping[str, str], n: int) -> Widget | Html | None:
-    """Corrections by id, as `correct_new` makes them; then drop-downs for at most `n` labels, if any.
-
-    First the contradicted ones of those that are multiplied most, then the least certain.
-    """
+    """Corrections by id; then drop-downs for `n` labels: the contradicted ones, then the least certain."""
     correct_new(settings, right)
     if not n:
         return None
@@ -56,15 +42,12 @@ def correct_labels(settings: Settings, right: Mapping[str, str], n: int) -> Widg
 
 
 def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
-    """A widget with a line for each row: a drop-down of the categories, set to a person's choice so far, and the text.
-
-    Choosing the category that a review has confirms it. `rows` have id, text, category and, where known, probabilities
-    (a dictionary), which then stand beside the names.
-    """
+    """A drop-down of categories, set to a person's choice so far, and the text for each row (id, text, category)."""
     if rows.empty:
         return Html(f"<p>There is nothing to correct here. {NO_MARGINS}</p>")
     if ipywidgets is None:
-        return note(PLAIN)
+        call = 'correct(settings, "its id", "the right category")'
+        return note(PLAIN.format(call, "files.reviews import correct"))
     labels, given = labels_of(read_categories(settings.data)), corrected(settings)
 
     def line(row: JsonView) -> Widget:
@@ -91,14 +74,11 @@ def drop_downs(settings: Settings, rows: pd.DataFrame) -> Widget | Html:
 def reject_buttons(
     settings: Settings, rows: pd.DataFrame, reject: Callable[..., object], keep: Callable[..., object]
 ) -> Widget | Html:
-    """A widget with a line for each synthetic review: a button that rejects it, or keeps it after all, and both texts.
-
-    `rows` as for `pairs`; `reject` and `keep` are the augmentation's functions of those names.
-    """
+    """A line for each synthetic review: a button that rejects it, or keeps it after all, and both texts."""
     if rows.empty:
         return Html("<p>There is nothing to reject.</p>")
     if ipywidgets is None:
-        return pairs(rows, n=len(rows)) + note(PLAIN_REJECT)
+        return pairs(rows, n=len(rows)) + note(PLAIN.format('reject(settings, "its id")', "augment import reject"))
     choices = {"reject": (reject, "rejected", "keep"), "keep": (keep, "kept", "reject")}
 
     def line(row: JsonView, original: Html, text: Html) -> Widget:
@@ -118,10 +98,7 @@ def reject_buttons(
 
 
 def _line(control: Widget, html: str) -> tuple[Widget, Callable[[Callable[[], object], str], bool]]:
-    """A control, the text beside it and room for an outcome; and a function that acts and says what came of it.
-
-    An exception in a widget's answer would be seen nowhere.
-    """
+    """A control, the text beside it and room for an outcome; and a function that acts and shows it, errors too."""
     text = ipywidgets.HTML(text_block(Html(html)).html, layout={"flex": "0 1 38em", "min_width": "15em"})
     said = ipywidgets.Label(layout={"display": "none"})  # takes no room until something is said
 
