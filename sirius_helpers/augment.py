@@ -45,7 +45,7 @@ def augment(settings: Settings) -> pd.DataFrame:
         print(f"augment: all {len(wanted)} wanted texts were dealt with earlier; reused.")
         return _named(read_records(run.path("synthetic.jsonl")))
     with run.stage("augment", mark) as facts:
-        judged = Journal(run.path("judge.jsonl"), stage_mark("judge", *_judge_identity(settings), control))
+        judged = Journal(run.path("judge.jsonl"), stage_mark("augment", "judge", *_judge_identity(settings), control))
         kept, refused = (Journal(run.path(name), writer_mark) for name in FILES)
         if kept.set_aside:
             print(f"augment: model, prompt or settings changed; earlier texts are kept in {kept.set_aside.name}.")
