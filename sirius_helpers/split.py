@@ -1,8 +1,8 @@
 """Train, validation and test parts after augmentation: the reference's way and a leak-free one.
 
 Writes `split.csv` (text, category, source_id, synthetic, part, and p_<label>, the labels' probabilities where they are
-learned from). `test` is held out for the scores, `validation` picks the best checkpoint, so that no score is read from
-rows that chose the model. The categories' example phrases join the training part.
+learned from). `test` is held out for the scores, `validation` picks the best checkpoint. The categories' example
+phrases join the training part.
 
     table = split(settings)                # stage "split"
 """
@@ -121,8 +121,7 @@ def grouped_parts(
 ) -> np.ndarray:
     """Whole groups go to one part, stratified by category over the original rows.
 
-    A category held by two or more groups stands in train and in test, and every one in train. Validation takes from
-    what is left in train.
+    Every category stands in train, and one held by two or more groups in test too. Validation takes from train.
     """
     originals = ~table["synthetic"].to_numpy()
     home = {}  # group -> its originals' most frequent category
@@ -164,8 +163,7 @@ def _take(sizes: dict[int, int], share: float) -> list[int]:
 def _on_both_sides(sizes: dict[int, int], holders: list[list[int]], test: set[int]) -> set[int]:
     """The test groups, with as few rows moved as possible, so that each category has a group on either side.
 
-    A group whose originals have several categories may keep one of them off a side. Which moves mend that is an
-    integer program: x, the groups in test, and y, the categories seen there. A category never loses its last group
+    An integer program: x, the groups in test, and y, the categories seen there. A category never loses its last group
     in train; where duplicates tie categories so that not all can be in test, as many as possible are.
     """
     inside = [sum(g in test for g in held) for held in holders]
@@ -198,10 +196,9 @@ def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
 
 
 def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate: float) -> pd.DataFrame:
-    """The categories' example phrases below the table, as training rows of their own.
+    """The categories' example phrases below the table, as training rows (`synthetic`, source "example").
 
-    They are no reviews (`synthetic`, source "example"), and a rare category has few others. One that nearly repeats a
-    row which is not in training is left out.
+    One that nearly repeats a row which is not in training is left out.
     """
     rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
     rows = rows.assign(source_id=EXAMPLE, synthetic=True, part=TRAIN)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from peft import PeftModel
+from datasets import Dataset
 from torch import nn
 
 from .encoder import trainer
@@ -29,7 +29,7 @@ from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import USES, Run, digest, pinned, stage_mark, told
 from .files.tables import records_of
-from .kinds import Json, Tokenizer
+from .kinds import Json
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
 
@@ -108,8 +108,7 @@ def _fit(
 
     Only the first of several processes has the linear solution, and only it writes.
     """
-    parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
-    if parts[VALIDATION].empty:
+    if not (table["part"] == VALIDATION).any():
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
     torch.manual_seed(settings.seed)
     tokenizer, model = load_tokenizer(settings.classifier), new_model(settings, len(labels))
@@ -118,14 +117,22 @@ def _fit(
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
-    sets = {part: _tokens(rows, tokenizer, labels, settings) for part, rows in parts.items()}
-    weights = class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power)
+    sets = {}
+    for part in (TRAIN, VALIDATION):
+        rows = table[table["part"] == part]
+        ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
+        sets[part] = Dataset.from_dict({"input_ids": ids, "labels": targets_of(rows, labels).tolist()})
+    weights = class_weights(table["category"][table["part"] == TRAIN], labels, settings.class_weight_power)
     trainer = new_trainer(model, tokenizer, sets, weights, work, settings)
     try:
         with quiet():
             train_on(trainer)
         if linear is not None:
-            temperature = _temperature(model, tokenizer, calibration_rows(table), labels, settings)
+            config = config_of(settings, labels, temperature=1.0)
+            raw = Classifier(model.eval(), tokenizer, config, settings.device, settings.tokens_per_batch)
+            rows = calibration_rows(table)
+            truth = rows["category"].map(labels.index).to_numpy(dtype=int)
+            temperature = fit_temperature(raw(rows["text"].tolist()), truth)
             fresh, adapter = run.path("adapter.part"), run.path("adapter")
             shutil.rmtree(fresh, ignore_errors=True)
             save(model, tokenizer, fresh, settings, labels, temperature)
@@ -138,25 +145,10 @@ def _fit(
             raise
         raise UserError(
             f"out of memory while training with batches of {settings.batch_size} texts. Halve batch_size and double "
-            "accumulation in the settings (a step then still learns from as many texts), or lower max_tokens, and run "
-            "the stage again."
+            "accumulation in the settings (a step still learns from as many texts), or lower max_tokens, and run again."
         ) from error
     finally:
         release(model)
-
-
-def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
-    ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
-    return [{"input_ids": x, "labels": y} for x, y in zip(ids, targets_of(rows, labels).tolist(), strict=True)]
-
-
-def _temperature(
-    model: PeftModel, tokenizer: Tokenizer, rows: pd.DataFrame, labels: list[str], settings: Settings
-) -> float:
-    config = config_of(settings, labels, temperature=1.0)
-    classifier = Classifier(model.eval(), tokenizer, config, settings.device, settings.tokens_per_batch)
-    truth = rows["category"].map(labels.index).to_numpy(dtype=int)
-    return fit_temperature(classifier(rows["text"].tolist()), truth)
 
 
 def _identity(settings: Settings) -> list[object]:

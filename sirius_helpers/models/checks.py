@@ -1,6 +1,6 @@
 """Whether a model is what its place needs: told from its configuration, its tokenizer and the report of its loading.
 
-Knows what the libraries pass over in silence; loads nothing itself. A model that will not do is a UserError.
+What the libraries pass over in silence is a UserError here.
 
     check_config(name, config)             # a text model of a known kind, its weights not packed already
     check_tokenizer(name, tokenizer, config)
@@ -84,8 +84,15 @@ def pad_token(name: str, tokenizer: Tokenizer, config: PretrainedConfig | None) 
 
 
 def check_positions(name: str, model: nn.Module, tokens: int) -> None:
-    """Refuse more tokens a text than the model has positions for."""
-    found = min(_positions(model), default=math.inf)
+    """Refuse more tokens a text than the configuration or a table of the model has positions for."""
+    config: Any = model.config
+    said = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = said if isinstance(said, int) and said > 0 else math.inf
+    for path, module in model.named_modules():
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa's begins behind the padding.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            found = min(found, module.num_embeddings - first)
     if tokens > found:
         raise UserError(
             f"{name} reads at most {found} tokens of a text, and max_tokens is {tokens}; set max_tokens={found} or "
@@ -133,14 +140,3 @@ def _reads_text(config: PretrainedConfig) -> bool:
     model: Any = MODEL_MAPPING[type(config)]
     model = model[0] if isinstance(model, tuple) else model
     return model.main_input_name == "input_ids" and hasattr(config, "vocab_size") and hasattr(config, "hidden_size")
-
-
-def _positions(model: nn.Module) -> list[int]:
-    """What limits the tokens of a text: the configuration, and tables, RoBERTa's of which begins behind the padding."""
-    config: Any = model.config
-    said = getattr(config.get_text_config(), "max_position_embeddings", None)
-    limits = [said] if isinstance(said, int) and said > 0 else []
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
-    return limits

@@ -1,9 +1,7 @@
 """Models of the Hugging Face hub: the commit that has safetensors, its files that are used, and their download.
 
-Knows the hub's listings and its cache on this machine; loads no model.
-
-    source = source_of(spec)                           # source.commit, source.files, source.missing
-    folder = fetch(source, weights=True)               # what `from_pretrained` takes
+source = source_of(spec)                           # source.commit, source.files, source.missing
+folder = fetch(source, weights=True)               # what `from_pretrained` takes
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ class Source:
 
     name: str
     commit: str  # all 40 digits
-    files: Mapping[str, int]  # name -> bytes, weights last
-    weights: frozenset[str]  # the safetensors among them
+    files: Mapping[str, int]  # name -> bytes; the weights, *.safetensors, stand last
     listed: bool = True  # by the hub itself; otherwise found in the cache
 
     @property
@@ -81,15 +78,16 @@ def fetch(source: Source, weights: bool) -> Path:
     """The folder in the hub's cache with the source's files; without `weights` only the small ones are downloaded."""
     folder = Path(constants.HF_HUB_CACHE)
     for file in source.files:
-        if weights or file not in source.weights:
-            try:
-                folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
-            except _TROUBLE as error:
-                reason, remedy = _reason(error)
-                raise UserError(
-                    f"{file} of the model {source.name!r} could not be downloaded ({reason}). {remedy}, then run the "
-                    "same again: finished files are kept."
-                ) from error
+        if file.endswith(".safetensors") and not weights:
+            break
+        try:
+            folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
+        except _TROUBLE as error:
+            reason, remedy = _reason(error)
+            raise UserError(
+                f"{file} of the model {source.name!r} could not be downloaded ({reason}). {remedy}, then run the same "
+                "again: finished files are kept."
+            ) from error
     return folder
 
 
@@ -119,7 +117,15 @@ def _listed(name: str, revision: str | None, weights: bool) -> Source:
     found = _at(name, revision, weights)
     if isinstance(found, Source):
         return found
-    for number in _offers(name):
+    try:
+        offers = [
+            *HfApi().get_repo_discussions(name, author=BOT, discussion_type="pull_request", discussion_status="open")
+        ]
+    except HfHubHTTPError as error:
+        if error.response.status_code != 403:  # the owner allows no pull requests
+            raise
+        offers = []
+    for number in (offer.num for offer in offers if offer.author == BOT):
         head, *rest = (c.commit_id for c in HfApi().list_repo_commits(name, revision=f"refs/pr/{number}"))
         if rest[:1] == [found] and isinstance(converted := _at(name, head, weights), Source):
             print(f"{name}: the safetensors of the hub's {BOT} are taken, pull request {number}, commit {head[:7]}.")
@@ -129,17 +135,6 @@ def _listed(name: str, revision: str | None, weights: bool) -> Source:
         f"request of the hub's {BOT} on top of it. Convert it at {constants.ENDPOINT}/spaces/safetensors/convert, "
         "give a folder that `save_pretrained` wrote, or choose another model."
     )
-
-
-def _offers(name: str) -> list[int]:
-    """Numbers of the conversion bot's open pull requests."""
-    try:
-        offers = HfApi().get_repo_discussions(name, author=BOT, discussion_status="open")
-        return [offer.num for offer in offers if offer.is_pull_request and offer.author == BOT]
-    except HfHubHTTPError as error:
-        if error.response.status_code == 403:  # the owner allows no pull requests
-            return []
-        raise
 
 
 def _at(name: str, revision: str | None, weights: bool) -> Source | str:
@@ -153,8 +148,10 @@ def _at(name: str, revision: str | None, weights: bool) -> Source | str:
 
 def _cached(name: str, revision: str | None, weights: bool) -> Source | None:
     """What an earlier download left whole, main's first, then the newest."""
-    models = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_id == name]
-    commits = [commit for model in models if model.repo_type == "model" for commit in model.revisions]
+    repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    commits = [
+        commit for repo in repos if (repo.repo_id, repo.repo_type) == (name, "model") for commit in repo.revisions
+    ]
     for commit in sorted(commits, key=lambda c: ("main" in c.refs, c.last_modified), reverse=True):
         files = {f.file_path.relative_to(commit.snapshot_path).as_posix(): f.size_on_disk for f in commit.files}
         asked = revision is None or revision == commit.commit_hash or revision in commit.refs
@@ -176,7 +173,7 @@ def _source(name: str, commit: str, there: Mapping[str, int], weights: bool, lis
     small = {file for file in there if "/" not in file and any(fnmatch(file, kind) for kind in SMALL)}
     indexes = {file for file in small if file.endswith(".index.json")} - ({INDEX} if shards - {WEIGHTS} else set())
     used = [*sorted(small - indexes), *sorted(shards)]
-    return Source(name, commit, {file: there[file] for file in used}, frozenset(shards), listed)
+    return Source(name, commit, {file: there[file] for file in used}, listed)
 
 
 def _trouble(name: str, error: Exception) -> str:
