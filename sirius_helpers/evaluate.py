@@ -43,8 +43,7 @@ def evaluate(settings: Settings) -> Json:
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark):
             _evaluate(settings, run)
-    metrics: Json = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    return dict(json.loads(run.path("metrics.json").read_bytes()))
 
 
 def _evaluate(settings: Settings, run: Run) -> None:
@@ -73,7 +72,10 @@ def _evaluate(settings: Settings, run: Run) -> None:
         **_metrics(scored, {"temperature": temperature, "fitted_on": len(calibration_rows(table))}, labels, settings),
     }
     if human is not None:
-        metrics["labels_against_human"] = _labels_against_human(read_csv(run.need("labels.csv")), human)
+        given = read_csv(run.need("labels.csv"))
+        known = given["text"].map(normalised).map(human).dropna()
+        right = given["category"][known.index] == known
+        metrics["labels_against_human"] = {"rows": len(right), "accuracy": float(right.mean()) if len(right) else None}
     test = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
     write_csv(run.path("errors.csv"), worst_errors(test))
     write_csv(run.path("doubtful_labels.csv"), doubtful)
@@ -174,9 +176,3 @@ def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Wrong rows, the most confident first."""
     wrong = rows[rows["predicted"] != rows["category"]].sort_values("confidence", ascending=False)
     return wrong.rename(columns={"source_id": "id"})[["id", "text", "category", "predicted", "confidence"]]
-
-
-def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> Json:
-    known = labels["text"].map(lambda text: human.get(normalised(text))).dropna()
-    right = labels["category"][known.index] == known
-    return {"rows": len(right), "accuracy": float(right.mean()) if len(right) else None}

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from .errors import UserError, is_out_of_memory, refusal
 from .kinds import Json, LanguageModel, Tokenizer
 from .models import hub
 from .models.batching import free_memory
-from .models.checks import check_config, check_report, check_tokenizer, pad_token
+from .models.checks import check_config, check_report, check_tokenizer
 from .settings import EMBEDDED, ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
@@ -42,6 +42,18 @@ PACKED = ("nf4", "nf4-fp32")
 FREE_SOME = "Restart the kernel to free what else is loaded, or choose a smaller model"
 # A model's own code is never run, and beside the folder's files nothing is asked for.
 SAFE = {"trust_remote_code": False, "local_files_only": True}
+
+
+@contextmanager
+def _loaded(auto_class: AutoClass, spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
+    model = load_model(auto_class, spec, device)
+    try:
+        yield model, load_tokenizer(spec)
+    finally:
+        release(model)
+
+
+encoder = partial(_loaded, AutoModel)  # a bidirectional encoder without a head, and its tokenizer
 
 
 @contextmanager
@@ -59,11 +71,6 @@ def causal_lm(spec: ModelSpec, device: str, role: str = "writer") -> Iterator[tu
         tokenizer.padding_side = "left"
         vars(model)["if_not_finite"] = partial(_if_not_finite, spec, device, role)
         yield model, tokenizer
-
-
-def encoder(spec: ModelSpec, device: str) -> AbstractContextManager[tuple[PreTrainedModel, Tokenizer]]:
-    """A bidirectional encoder without a head, and its tokenizer."""
-    return _loaded(AutoModel, spec, device)
 
 
 def local_name(spec: ModelSpec, weights: bool = False) -> str:
@@ -94,8 +101,6 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     with _clear_errors(spec), quiet():
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(local_name(spec), **SAFE)
         check_tokenizer(spec.name, tokenizer, config)
-        if (padding := pad_token(spec.name, tokenizer, config)) != tokenizer.pad_token:
-            tokenizer.pad_token = padding
         return tokenizer
 
 
@@ -210,15 +215,6 @@ def quiet(bars: bool = False) -> Iterator[None]:
         logger.setLevel(level)
         if had_bars:
             progress_bars.enable_progress_bar()
-
-
-@contextmanager
-def _loaded(auto_class: AutoClass, spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
-    model = load_model(auto_class, spec, device)
-    try:
-        yield model, load_tokenizer(spec)
-    finally:
-        release(model)
 
 
 def release(model: torch.nn.Module) -> None:

@@ -70,7 +70,7 @@ class ModelSpec:
     """A model by name and how to hold it in memory."""
 
     name: str  # hub id, local folder, or one of the embedded names above
-    # How they lie in memory, and the arithmetic; nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
+    # nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
     weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
@@ -291,8 +291,8 @@ def settings_for(
 ) -> Settings:
     """Settings of a profile with a user's changes on top; empty `data`, `run` and `labels` mean the defaults.
 
-    The last word on a prompt have `changes`, then the data folder's prompts.toml, then the profile. Relative paths are
-    taken from the current folder and, where nothing is there, from the project's.
+    A prompt is that of `changes`, of the data folder's prompts.toml or of the profile, whichever has one first.
+    Relative paths are taken from the current folder and, where nothing is there, from the project's.
     """
     from .prompts import read_prompts  # most stages need no prompts
 

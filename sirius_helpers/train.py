@@ -18,11 +18,10 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
 
-from .encoder import trainer
 from .encoder.classifier import Classifier, config_of, new_model, save
 from .encoder.embedding import Linear, fit_linear, frozen_embeddings, token_ids
 from .encoder.scores import SPREAD, fit_temperature
-from .encoder.trainer import class_weights, history_of, new_trainer, train_on
+from .encoder.trainer import MIN_EPOCH_SHARE, class_weights, history_of, new_trainer, train_on
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import write_atomically
@@ -39,8 +38,8 @@ def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
     labels = labels_of(read_categories(settings.data))
-    rules = (SPREAD, trainer.MIN_EPOCH_SHARE)
-    mark = stage_mark("train", digest(run.need("split.csv")), labels, _identity(settings), *rules)
+    content = digest(run.need("split.csv"))
+    mark = stage_mark("train", content, labels, _identity(settings), SPREAD, MIN_EPOCH_SHARE)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)
@@ -48,18 +47,16 @@ def train(settings: Settings) -> pd.DataFrame:
         return pd.read_csv(run.path("history.csv"))
     table = read_csv(run.need("split.csv"))
     if unknown := sorted(set(table["category"]) - set(labels)):
-        raise UserError(
-            f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "
-            f"{', '.join(unknown)}. Run the stages from 'label' on again."
-        )
+        place = f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer)"
+        raise UserError(f"{place}: {', '.join(unknown)}. Run the stages from 'label' on again.")
     if not PartialState(cpu=settings.device == "cpu").is_main_process:  # the first process writes, all have its weights
         return _fit(table, labels, None, settings, run, work)
     with run.stage("train", mark) as facts:
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
             raise UserError(
-                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category; there is nothing to "
-                "learn. Look at the labels, correct some in corrections.csv, or add reviews to train.csv."
+                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category. Look at the labels, "
+                "correct some in corrections.csv, or add reviews to train.csv."
             )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         targets = targets_of(rows, labels)

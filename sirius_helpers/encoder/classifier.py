@@ -106,10 +106,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
-        """From a folder that `save` wrote, the adapter merged into its encoder.
-
-        Raises UserError where the folder is not whole, or is of a version that kept the temperature elsewhere.
-        """
+        """From a folder that `save` wrote, the adapter merged into its encoder; UserError where it is not whole."""
         folder = Path(folder)
         path = folder / "config.json"
         for file in (path, folder / "adapter_config.json", folder / WEIGHTS):
@@ -119,11 +116,10 @@ class Classifier:
             config: Json = json.loads(path.read_bytes())
         except ValueError:
             raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
-        found = config.get("temperature")  # 1 in its place would pass for calibrated
+        found: Any = config.get("temperature")  # 1 in its place would pass for calibrated
         if type(found) not in (int, float) or not 0 < found < math.inf:
             raise UserError(
-                f"{path} holds no temperature of the confidence, a positive number; run the stage 'train' again: it "
-                "fits one."
+                f"{path} holds no temperature of the confidence, a number above 0; run the stage 'train' again."
             )
         base = ModelSpec(**config["base"])
         model = _base(base, device, config["max_tokens"], len(config["id2label"]))

@@ -106,8 +106,7 @@ class Linear:
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Probabilities, (texts, labels)."""
-        rows: np.ndarray = softmax(vectors @ self.weight.T + self.bias, axis=1)
-        return rows
+        return np.asarray(softmax(vectors @ self.weight.T + self.bias, axis=1))
 
     def save(self, folder: Path) -> None:
         """Write weights and biases into a folder."""

@@ -91,12 +91,11 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
-    return np.exp(_log_scaled(probabilities, temperature))
+    return np.asarray(np.exp(_log_scaled(probabilities, temperature)))
 
 
 def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
-    return scaled
+    return np.asarray(log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1))
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:

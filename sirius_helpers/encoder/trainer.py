@@ -44,9 +44,6 @@ from ..kinds import Json, Tokenizer
 from ..models.batching import progress
 from ..settings import Settings, compute_dtype
 
-# In the Trainer's log and in the history.
-COLUMNS = {"loss": "train_loss", "eval_loss": "validation_loss"}
-COLUMNS |= {f"eval_{name}": name for name in ("weighted_f1", "macro_f1")}
 MIN_EPOCH_SHARE = 0.5  # of the epochs must be over before one is kept: until then scores jump with the learning rate
 STATE = "trainer_state.json"  # the Trainer writes it last
 
@@ -129,7 +126,7 @@ def new_trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=weighted_loss(weights, settings.label_smoothing),
         compute_metrics=scores,
-        callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
+        callbacks=[EarlyStoppingCallback(settings.patience), _Bar()],
     )
     trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary per log line
     return trainer
@@ -138,11 +135,8 @@ def new_trainer(
 class _Bar(TrainerCallback):
     """Our own progress bar in place of the Trainer's log lines, and no pickle of its arguments, which nobody reads."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = progress(self.steps, "train")
+        self.bar = progress(state.max_steps, "train")
         self.bar.update(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -168,8 +162,7 @@ def train_on(trainer: Trainer) -> None:
     """
     process = PartialState()
     with process.main_process_first():  # the others wait until it has cleared away what is not whole
-        last = last_whole_checkpoint(Path(str(trainer.args.output_dir)))
-        if last is not None:
+        if last := last_whole_checkpoint(Path(str(trainer.args.output_dir))):
             state = _state(last)
             if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
                 trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
@@ -203,12 +196,13 @@ def _best(checkpoint: Path) -> Path:
 
 
 def _state(checkpoint: Path) -> Json:
-    state: Json = json.loads((checkpoint / STATE).read_bytes())
-    return state
+    return dict(json.loads((checkpoint / STATE).read_bytes()))
 
 
 def history_of(state: TrainerState) -> pd.DataFrame:
     """A row per epoch: the training loss, the validation scores, and whether its weights were kept."""
-    log = pd.DataFrame(state.log_history).groupby("epoch")[["step", *COLUMNS]].first()
+    names = {"loss": "train_loss", "eval_loss": "validation_loss"}
+    names |= {f"eval_{name}": name for name in ("weighted_f1", "macro_f1")}
+    log = pd.DataFrame(state.log_history).groupby("epoch")[["step", *names]].first()
     kept = log.pop("step") == state.best_global_step
-    return log.rename(columns=COLUMNS).assign(kept=kept).reset_index()
+    return log.rename(columns=names).assign(kept=kept).reset_index()

@@ -57,5 +57,5 @@ def free_memory() -> None:
 
 
 def progress(total: int, what: str) -> tqdm[NoReturn]:
-    """A progress bar with an ETA, as plain text; its size is given, as the terminal around a kernel may have no rows."""
+    """A progress bar with an ETA, as plain text. Its size is given: the terminal around a kernel may have no rows."""
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)

@@ -57,7 +57,10 @@ def check_config(name: str, config: PretrainedConfig, causal: bool | None = None
 
 
 def check_tokenizer(name: str, tokenizer: Tokenizer, config: PretrainedConfig | None) -> None:
-    """Refuse a tokenizer that does not tell Russian words apart, or knows tokens that the model does not."""
+    """Refuse a tokenizer that does not tell Russian words apart, or knows tokens that the model does not.
+
+    Gives it a token to pad with: padding is masked, so the model's own or, where it writes text, its end token will do.
+    """
     words = tokenizer(list(WORDS), add_special_tokens=False)["input_ids"]
     if not tokenizer.is_fast or len({tuple(ids) for ids in words}) < len(WORDS):
         raise UserError(
@@ -70,17 +73,16 @@ def check_tokenizer(name: str, tokenizer: Tokenizer, config: PretrainedConfig | 
             f"{name}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {size}, so they belong to "
             "different models. Put the model's own tokenizer beside the weights."
         )
-
-
-def pad_token(name: str, tokenizer: Tokenizer, config: PretrainedConfig | None) -> str:
-    """The token to pad with. Padding is masked, so the model's own or, where it writes text, its end token will do."""
-    own = getattr(config, "pad_token_id", None)
     end = tokenizer.eos_token_id if config is None or writes_text(config) else None
-    size = config.get_text_config().vocab_size if config else math.inf
-    for i in (tokenizer.pad_token_id, own, end):
-        if isinstance(i, int) and 0 <= i < size and (token := tokenizer.convert_ids_to_tokens(i)):
-            return str(token)
-    raise UserError(f"{name} has no padding token; write one of its tokens into tokenizer_config.json as pad_token.")
+    ids = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), end)
+    tokens = (tokenizer.convert_ids_to_tokens(i) for i in ids if isinstance(i, int) and 0 <= i < size)
+    padding = next(filter(None, tokens), None)
+    if padding is None:
+        raise UserError(
+            f"{name} has no padding token; write one of its tokens into tokenizer_config.json as pad_token."
+        )
+    if padding != tokenizer.pad_token:
+        tokenizer.pad_token = padding
 
 
 def check_positions(name: str, model: nn.Module, tokens: int) -> None:

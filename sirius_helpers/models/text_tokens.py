@@ -39,7 +39,7 @@ class TextTokens:
 
     `split_special_tokens` spells out the markers that are flagged special: a text that holds others is read by a copy
     in which they are. Tokenizers of the Unigram kind (XLM-R, e5) have the markers among their word pieces and find them
-    again, also where normalisation makes one ("＜/s＞"), so what is left of them is taken out, but for the unknown token.
+    again, also where normalisation makes one ("＜/s＞"), so what is left of them is taken out; the unknown token stays.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -112,8 +112,7 @@ class PromptTokens:
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a text in which special tokens are written out."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _marker_places(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
