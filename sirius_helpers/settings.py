@@ -257,17 +257,12 @@ def chat() -> Json:
 
 def rehearsal() -> Json:
     """The t4 profile's own path on a CPU: its prompts, NF4 for the labeler, its quotas up to a cap, its training."""
-    return t4() | {
+    of_chat = ("device", "second_labeler", "writer", "classifier", "max_new_tokens", "tokens_per_batch")
+    return {**t4(), **{name: chat()[name] for name in of_chat}} | {
         "profile": "rehearsal",
-        "device": "cpu",
         "labeler": ModelSpec(CHAT_LM, weights="nf4", chat=True),
-        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
-        "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
-        "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "max_synthetic": 96,
         "max_attempts": 10,
-        "max_new_tokens": 80,
-        "tokens_per_batch": 4_096,
     }
 
 

@@ -16,11 +16,7 @@ from typing import Any
 
 from torch import nn
 from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-)
+from transformers.models.auto import modeling_auto as auto
 
 from ..errors import UserError
 from ..kinds import Json, Tokenizer
@@ -34,10 +30,10 @@ HARMLESS = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids|inv_freq|m
 def writes_text(config: PretrainedConfig) -> bool:
     """Whether it is the configuration of a causal language model."""
     family, names = type(config), config.architectures or ()
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING or _has_two_halves(config):
+    if family not in auto.MODEL_FOR_CAUSAL_LM_MAPPING or _has_two_halves(config):
         return False
     # Encoders stand on the list as well: each of them can be made to write.
-    return any(name.endswith(WRITES) for name in names) or not (names or family in MODEL_FOR_MASKED_LM_MAPPING)
+    return any(name.endswith(WRITES) for name in names) or not (names or family in auto.MODEL_FOR_MASKED_LM_MAPPING)
 
 
 def check_config(name: str, config: PretrainedConfig, causal: bool | None = None) -> None:
@@ -104,9 +100,9 @@ def check_positions(name: str, model: nn.Module, tokens: int) -> None:
 
 def check_layers(name: str, model: nn.Module, targets: Iterable[str]) -> None:
     """Refuse adapters on layers that the model has not."""
-    known = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if unknown := sorted(set(targets) - known):
-        raise UserError(f"lora_targets {unknown} are not layers of {name}: {sorted(known)}.")
+    layers = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if unknown := sorted(set(targets) - layers):
+        raise UserError(f"lora_targets {unknown} are not layers of {name}: {sorted(layers)}.")
 
 
 def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
@@ -132,7 +128,8 @@ def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
 
 def _has_two_halves(config: PretrainedConfig) -> bool:
     """An encoder that feeds a decoder, as T5 and BART are."""
-    return bool(getattr(config, "is_encoder_decoder", False)) or type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    both = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    return bool(getattr(config, "is_encoder_decoder", False)) or type(config) in both
 
 
 def _reads_text(config: PretrainedConfig) -> bool:

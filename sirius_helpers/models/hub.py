@@ -15,15 +15,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, scan_cache_dir, try_to_load_from_cache
 from tqdm.std import tqdm
 
 from ..errors import UserError, refusal
@@ -34,7 +26,7 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and tokenizer
 BOT = "SFconvertbot"  # the hub's own account that offers safetensors as pull requests
 TIMEOUT = 20.0  # seconds until a hub counts as silent; its library would wait for ever
 # What a hub that does not answer as it should raises; the first is the HTTP library's, whichever that is.
-_TROUBLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, RuntimeError)
+_TROUBLE: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -63,10 +55,10 @@ def source_of(spec: ModelSpec) -> Source:
     try:
         return _listed(spec)
     except _TROUBLE as error:
-        with suppress(OSError, CacheNotFound):  # what cannot be read is not there
+        with suppress(OSError, errors.CacheNotFound):  # what cannot be read is not there
             if found := _cached(spec):
                 return found
-        if spec.revision and isinstance(error, RevisionNotFoundError):
+        if spec.revision and isinstance(error, errors.RevisionNotFoundError):
             print(f"{spec.name}: the hub has no revision {spec.revision} (any longer), so its main branch is taken.")
             return source_of(replace(spec, revision=None))
         raise UserError(_trouble(spec.name, error)) from error
@@ -119,7 +111,7 @@ def _listed(spec: ModelSpec) -> Source:
     try:
         found = hub.get_repo_discussions(name, author=BOT, discussion_type="pull_request", discussion_status="open")
         offers = [offer.num for offer in found if offer.author == BOT]
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         if error.response.status_code != 403:  # the owner allows no pull requests
             raise
         offers = []
@@ -175,13 +167,13 @@ def _source(spec: ModelSpec, commit: str, there: Mapping[str, int], listed: bool
 
 def _trouble(name: str, error: Exception) -> str:
     """What is wrong and what to do, in one line."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     token = "into HF_TOKEN (on Colab: Secrets)"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         said = f"is gated: accept its terms at {constants.ENDPOINT}/{name}, and put a token of that account {token}"
-    elif isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+    elif isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
         said = f"is not on the hub, or is private: check the name; or put a token that may read it {token}"
-    elif isinstance(error, HFValidationError):
+    elif isinstance(error, errors.HFValidationError):
         said = "is neither a folder here nor a name on the hub (owner/name); check it"
     else:
         reason, remedy = _reason(error)
