@@ -16,7 +16,17 @@ import pandas as pd
 from .encoder.classifier import Classifier
 from .encoder.embedding import Linear, frozen_embeddings
 from .encoder.label_noise import doubtful_labels
-from .encoder.scores import ALL, HUMAN, ORIGINAL, calibrated, calibration_error, coverage, scores_with_intervals
+from .encoder.scores import (
+    ALL,
+    HUMAN,
+    ORIGINAL,
+    best_epoch,
+    calibrated,
+    calibration_error,
+    calibration_rows,
+    coverage,
+    scores_with_intervals,
+)
 from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
@@ -28,7 +38,6 @@ from .models.batching import progress
 from .settings import Settings
 from .show import pictures
 from .show.model_card import model_card
-from .train import best_epoch, calibration_rows
 
 
 @told

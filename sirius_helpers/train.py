@@ -20,15 +20,13 @@ from torch import nn
 
 from .encoder.classifier import Classifier, config_of, new_model, save
 from .encoder.embedding import Linear, fit_linear, frozen_embeddings, token_ids
-from .encoder.scores import SPREAD, fit_temperature
+from .encoder.scores import SPREAD, best_epoch, calibration_rows, fit_temperature
 from .encoder.trainer import MIN_EPOCH_SHARE, class_weights, history_of, new_trainer, train_on
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import USES, Run, digest, pinned, stage_mark, told
-from .files.tables import records_of
-from .kinds import Json
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
 
@@ -70,16 +68,6 @@ def train(settings: Settings) -> pd.DataFrame:
         write_atomically(run.path("metrics.json"), metrics.encode())  # the evaluation adds the held-out scores
     shutil.rmtree(work)  # only now: until the stage is recorded a kill needs them
     return history
-
-
-def best_epoch(history: pd.DataFrame) -> Json:
-    """The row of the history whose weights were kept: the best weighted F1 on the validation part, late enough."""
-    return records_of(history[history["kept"]].drop(columns="kept"))[0]
-
-
-def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
-    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
 
 
 def targets_of(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:

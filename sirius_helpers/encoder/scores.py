@@ -17,6 +17,8 @@ from scipy.sparse import coo_array
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
+from ..files.reviews import VALIDATION
+from ..files.tables import records_of
 from ..kinds import Json
 from ..settings import Settings
 
@@ -74,6 +76,16 @@ def _scores(counts: np.ndarray) -> dict[str, np.ndarray]:
         "f1": f1,
         "support": support,
     }
+
+
+def best_epoch(history: pd.DataFrame) -> Json:
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part, late enough."""
+    return records_of(history[history["kept"]].drop(columns="kept"))[0]
+
+
+def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
+    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
