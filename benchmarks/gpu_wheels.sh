@@ -5,7 +5,8 @@
 #     benchmarks/gpu_wheels.sh                # fills wheels/
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PACKAGES="bitsandbytes pydantic pydantic_core annotated-types typing-inspection RapidFuzz httpx"
+PACKAGES="bitsandbytes cleanlab datasets dill multiprocess pydantic pydantic_core annotated-types typing-inspection"
+PACKAGES+=" RapidFuzz termcolor httpx"
 platforms=(--platform any)
 for glibc in 39 35 34 31 28 27 24 17 12 5; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
 platforms+=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)

@@ -1,8 +1,7 @@
 """Scores with intervals, always beside the baseline; calibration; what leaks across the split; the worst errors.
 
 Three views: all held-out rows (comparable with the reference's 0.782), held-out originals only (what a user's data
-look like), and human labels where a human_labels.csv lies in the data folder. Writes `metrics.json`, `errors.csv`,
-`doubtful_labels.csv`, `model_card.md` and `report/*.png`, all beside the adapter's folder.
+look like), and human labels where a human_labels.csv lies in the data folder.
 
     result = evaluate(settings)            # stage "evaluate"
 """
@@ -17,7 +16,17 @@ import pandas as pd
 from .encoder.classifier import Classifier
 from .encoder.embedding import Linear, frozen_embeddings
 from .encoder.label_noise import doubtful_labels
-from .encoder.scores import ALL, HUMAN, ORIGINAL, calibrated, calibration_error, coverage, scores_with_intervals
+from .encoder.scores import (
+    ALL,
+    HUMAN,
+    ORIGINAL,
+    best_epoch,
+    calibrated,
+    calibration_error,
+    calibration_rows,
+    coverage,
+    scores_with_intervals,
+)
 from .errors import UserError
 from .files.categories import by_any_name, labels_of, read_categories
 from .files.journal import write_atomically
@@ -29,7 +38,6 @@ from .models.batching import progress
 from .settings import Settings
 from .show import pictures
 from .show.model_card import model_card
-from .train import best_epoch, calibration_rows
 
 
 @told
@@ -38,15 +46,13 @@ def evaluate(settings: Settings) -> Json:
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
     for name in ("adapter", "split.csv", "history.csv", "labels.csv"):
         run.need(name)
-    human = (settings.data / "human_labels.csv").exists()
-    names = by_any_name(read_categories(settings.data)) if human else None
+    names = by_any_name(read_categories(settings.data)) if (settings.data / "human_labels.csv").exists() else None
     read = run.read_by("evaluate")
     mark = stage_mark("evaluate", read, names, settings.data.name, settings.classifier.revision)
     if not run.is_finished("evaluate", mark):
         with run.stage("evaluate", mark):
             _evaluate(settings, run)
-    metrics: Json = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    return dict(json.loads(run.path("metrics.json").read_bytes()))
 
 
 def _evaluate(settings: Settings, run: Run) -> None:
@@ -75,7 +81,10 @@ def _evaluate(settings: Settings, run: Run) -> None:
         **_metrics(scored, {"temperature": temperature, "fitted_on": len(calibration_rows(table))}, labels, settings),
     }
     if human is not None:
-        metrics["labels_against_human"] = _labels_against_human(read_csv(run.need("labels.csv")), human)
+        given = read_csv(run.need("labels.csv"))
+        known = given["text"].map(normalised).map(human).dropna()
+        right = given["category"][known.index] == known
+        metrics["labels_against_human"] = {"rows": len(right), "accuracy": float(right.mean()) if len(right) else None}
     test = scored[(scored["part"] == TEST) & ~scored["synthetic"]]
     write_csv(run.path("errors.csv"), worst_errors(test))
     write_csv(run.path("doubtful_labels.csv"), doubtful)
@@ -92,10 +101,7 @@ def read_findings(run: Run, name: str) -> pd.DataFrame:
 def _predicted(
     rows: pd.DataFrame, vectors: np.ndarray, labels: list[str], settings: Settings, run: Run
 ) -> tuple[pd.DataFrame, float]:
-    """`rows` with the baseline's and the adapter's answers and the adapter's confidence, as trained and calibrated.
-
-    Also the adapter's temperature.
-    """
+    """`rows` with both models' answers and the adapter's confidence, as trained and calibrated; and its temperature."""
     adapter = run.path("adapter")
     linear = Linear.load(adapter)(vectors)
     loaded = Classifier.load(adapter, settings.device, settings.tokens_per_batch)
@@ -168,22 +174,14 @@ def human_rows(
     Left out is what nearly repeats a row outside the test part, or a row of the same source as one.
     """
     keys = human["text"].map(normalised)
-    fresh = human[keys.isin(categories) & ~keys.duplicated()]
+    fresh = human.assign(category=keys.map(categories))[keys.isin(categories) & ~keys.duplicated()]
     sources = set(table["source_id"][table["part"] != TEST])
     learned = table["text"][table["source_id"].isin(sources)].tolist()
     repeats = repeating(fresh["text"].tolist(), learned, near_duplicate)
-    fresh = fresh.reset_index(drop=True).drop(index=list(repeats))
-    named: pd.DataFrame = fresh.assign(category=fresh["text"].map(lambda text: categories[normalised(text)]))
-    return named
+    return fresh.reset_index(drop=True).drop(index=list(repeats))
 
 
 def worst_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Wrong rows, the most confident first."""
     wrong = rows[rows["predicted"] != rows["category"]].sort_values("confidence", ascending=False)
     return wrong.rename(columns={"source_id": "id"})[["id", "text", "category", "predicted", "confidence"]]
-
-
-def _labels_against_human(labels: pd.DataFrame, human: dict[str, str]) -> Json:
-    known = labels[labels["text"].map(normalised).isin(human)]
-    right = [human[normalised(text)] == name for text, name in zip(known["text"], known["category"], strict=True)]
-    return {"rows": len(right), "accuracy": float(np.mean(right)) if right else None}

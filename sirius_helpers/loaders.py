@@ -1,9 +1,7 @@
 """Memory-saving loaders: one model at a time, its memory freed on exit whatever still points to it.
 
-Knows how weights lie in memory; not what the models are for.
-
-    with causal_lm(settings.writer, settings.device) as (model, tokenizer):
-        ...
+with causal_lm(settings.writer, settings.device) as (model, tokenizer):
+    ...
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,17 +30,30 @@ from transformers import (
 from transformers.utils import logging as progress_bars
 
 from .errors import UserError, is_out_of_memory, refusal
-from .kinds import LanguageModel, Tokenizer
+from .kinds import Json, LanguageModel, Tokenizer
 from .models import hub
 from .models.batching import free_memory
-from .models.checks import check_config, check_report, check_tokenizer, pad_token
+from .models.checks import check_config, check_report, check_tokenizer
 from .settings import EMBEDDED, ModelSpec
 
 AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "nf4-fp32": torch.float32}
 PACKED = ("nf4", "nf4-fp32")
+FREE_SOME = "Restart the kernel to free what else is loaded, or choose a smaller model"
 # A model's own code is never run, and beside the folder's files nothing is asked for.
 SAFE = {"trust_remote_code": False, "local_files_only": True}
+
+
+@contextmanager
+def _loaded(auto_class: AutoClass, spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
+    model = load_model(auto_class, spec, device)
+    try:
+        yield model, load_tokenizer(spec)
+    finally:
+        release(model)
+
+
+encoder = partial(_loaded, AutoModel)  # a bidirectional encoder without a head, and its tokenizer
 
 
 @contextmanager
@@ -60,11 +71,6 @@ def causal_lm(spec: ModelSpec, device: str, role: str = "writer") -> Iterator[tu
         tokenizer.padding_side = "left"
         vars(model)["if_not_finite"] = partial(_if_not_finite, spec, device, role)
         yield model, tokenizer
-
-
-def encoder(spec: ModelSpec, device: str) -> AbstractContextManager[tuple[PreTrainedModel, Tokenizer]]:
-    """A bidirectional encoder without a head, and its tokenizer."""
-    return _loaded(AutoModel, spec, device)
 
 
 def local_name(spec: ModelSpec, weights: bool = False) -> str:
@@ -95,33 +101,30 @@ def load_tokenizer(spec: ModelSpec) -> Tokenizer:
     with _clear_errors(spec), quiet():
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(local_name(spec), **SAFE)
         check_tokenizer(spec.name, tokenizer, config)
-        if (padding := pad_token(spec.name, tokenizer, config)) != tokenizer.pad_token:
-            tokenizer.pad_token = padding
         return tokenizer
 
 
 def load_model(auto_class: AutoClass, spec: ModelSpec, device: str) -> PreTrainedModel:
-    """Weights only from safetensors, no code from the hub, the type always named (v5 takes the file's own).
+    """Weights only from safetensors, in the type that `spec` names.
 
     On the device "meta" nothing is read but the weights' names and shapes: whether a model could be loaded.
     """
     load_config(spec, causal=auto_class is AutoModelForCausalLM)
-    dtype = plain_dtype(spec, device)
-    options: dict[str, object] = {"use_safetensors": True, "dtype": dtype, **SAFE}
-    packed = spec.weights in PACKED
-    if packed and device != "meta":
+    dtype, packed, real = plain_dtype(spec, device), spec.weights in PACKED, device != "meta"
+    # Other shapes are reported, with all the rest, instead of raised.
+    options: Json = {"use_safetensors": True, "dtype": dtype, **SAFE, "ignore_mismatched_sizes": True}
+    if packed and real:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     if device != "cpu" or packed:
         # A named device: never spill to the host silently.
         options["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else device}
-    with _clear_errors(spec), quiet(bars=spec.name not in EMBEDDED and device != "meta"):
-        if device != "meta":
+    with _clear_errors(spec), quiet(bars=spec.name not in EMBEDDED and real):
+        if real:
             check_fits(auto_class, spec, device)
-        # Other shapes are reported, with all the rest, instead of raised.
-        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        loaded: Any = auto_class.from_pretrained(local_name(spec, weights=True), **options)
+        name = local_name(spec, weights=True)
+        loaded: Any = auto_class.from_pretrained(name, output_loading_info=True, **options)
         model: PreTrainedModel = loaded[0].eval()
         check_report(spec.name, model, loaded[1])
         return model
@@ -139,11 +142,9 @@ def check_fits(auto_class: AutoClass, spec: ModelSpec, device: str) -> int:
     with _clear_errors(spec):
         needed, free = weight_bytes(auto_class, spec, device), free_bytes(device)
     if needed > free:
-        place = "GPU" if device == "cuda" else "host"
         raise UserError(
-            f"{spec.name} ({spec.weights}) does not fit: its weights need {needed / 2**30:.1f} GiB of {place} memory "
-            f"and {free / 2**30:.1f} GiB are free. Restart the kernel to free what else is loaded, or choose a "
-            "smaller model."
+            f"{spec.name} ({spec.weights}) does not fit: its weights need {needed / 2**30:.1f} GiB of "
+            f"{'GPU' if device == 'cuda' else 'host'} memory and {free / 2**30:.1f} GiB are free. {FREE_SOME}."
         )
     return needed
 
@@ -176,8 +177,8 @@ def _if_not_finite(spec: ModelSpec, device: str, role: str) -> str:
         return f"{said}. Its weights are damaged or hold no trained model; load them again or choose another model."
     wider = replace(spec, weights="nf4-fp32" if spec.weights in PACKED else "fp32")
     now, then = (weight_bytes(AutoModelForCausalLM, one, device) / 2**30 for one in (spec, wider))
-    defaults = vars(ModelSpec(""))
-    values = {name: value for name, value in vars(wider).items() if name == "weights" or value != defaults[name]}
+    usual = vars(ModelSpec(""))
+    values = {name: value for name, value in vars(wider).items() if name == "weights" or value != usual[name]}
     return (
         f"{said}: fp16 overflows, as Qwen2's can. In the settings, CHANGES = {{{role!r}: {values!r}}} computes in "
         f"fp32; it is slower, and the weights take {then:.1f} GiB instead of {now:.1f}."
@@ -191,13 +192,11 @@ def free_bytes(device: str) -> int:
 
 def memory(device: str) -> dict[str, str]:
     """The device's name and free memory, as a person reads them."""
-    host = f"{free_bytes('cpu') / 2**30:.1f} GiB"
-    found = {"device": f"CPU, {os.cpu_count()} cores", "free host memory": host}
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        found["device"] = torch.cuda.get_device_name(0)
-        found["free GPU memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB"
-    return found
+    host = {"free host memory": f"{free_bytes('cpu') / 2**30:.1f} GiB"}
+    if device == "cpu":
+        return {"device": f"CPU, {os.cpu_count()} cores", **host}
+    free, total = (number / 2**30 for number in torch.cuda.mem_get_info())
+    return {"device": torch.cuda.get_device_name(0), **host, "free GPU memory": f"{free:.1f} of {total:.1f} GiB"}
 
 
 @contextmanager
@@ -218,23 +217,13 @@ def quiet(bars: bool = False) -> Iterator[None]:
             progress_bars.enable_progress_bar()
 
 
-@contextmanager
-def _loaded(auto_class: AutoClass, spec: ModelSpec, device: str) -> Iterator[tuple[PreTrainedModel, Tokenizer]]:
-    model = load_model(auto_class, spec, device)
-    try:
-        yield model, load_tokenizer(spec)
-    finally:
-        release(model)
-
-
 def release(model: torch.nn.Module) -> None:
     """Empty a model's tensors, so that its memory is free even while a name or a traceback holds the model."""
-    for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None:
-                tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-                if hasattr(tensor, "quant_state"):
-                    tensor.quant_state = None
+    tensors: list[Any] = [*model.parameters(), *model.buffers()]
+    for tensor in tensors:
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        if hasattr(tensor, "quant_state"):
+            tensor.quant_state = None
     free_memory()
 
 
@@ -249,8 +238,7 @@ def _clear_errors(spec: ModelSpec) -> Iterator[None]:
         what, kind = "could not be loaded", "folder" if Path(spec.name).exists() else "model"
         advice = "Check the name, the network, and that it has whole *.safetensors weights and needs no code of its own"
         if is_out_of_memory(error):
-            what = f"does not fit into memory as {spec.weights}"
-            advice = "Restart the kernel to free what else is loaded, or choose a smaller model"
+            what, advice = f"does not fit into memory as {spec.weights}", FREE_SOME
         elif not isinstance(error, FileNotFoundError) and (refused := refusal(error)):
             advice = refused[2]
         raise UserError(f"{kind} {spec.name!r} {what}: {reason.rstrip('.')}. {advice}.") from error

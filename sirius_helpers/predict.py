@@ -50,9 +50,9 @@ def predict(settings: Settings) -> pd.DataFrame:
     shutil.rmtree(work, ignore_errors=True)  # only now: until the stage is recorded a kill needs the chunks
     # A byte per row: texts and probabilities stay on disk.
     header = pd.read_csv(run.path("predictions.csv"), nrows=0).columns
-    labels = pd.CategoricalDtype(sorted(name.removeprefix("p_") for name in header if name.startswith("p_")))
+    types = {"category": pd.CategoricalDtype(sorted(name[2:] for name in header if name.startswith("p_")))}
     columns = ["category", "confidence"]
-    found = pd.read_csv(run.path("predictions.csv"), usecols=columns, dtype={"category": labels}, keep_default_na=False)
+    found = pd.read_csv(run.path("predictions.csv"), usecols=columns, dtype=types, keep_default_na=False)
     return found.assign(category=found["category"].cat.remove_unused_categories())
 
 

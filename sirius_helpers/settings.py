@@ -1,9 +1,7 @@
 """Every setting of a run in one validated object: the profiles' values and the models by name among them.
 
-Knows names, numbers and folders; loads no model and reads no data.
-
-    settings = settings_for("auto", data="data/sample", run="sample")
-    ModelSpec("ai-forever/ruRoberta-large", revision="…")
+settings = settings_for("auto", data="data/sample", run="sample")
+ModelSpec("ai-forever/ruRoberta-large", revision="…")
 """
 
 from __future__ import annotations
@@ -59,7 +57,9 @@ def validated(cls: type[Kind]) -> type[Kind]:
         try:
             create(self, *args, **values)
         except ValidationError as error:
-            raise UserError(_first_line(error)) from None
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UserError(f"{name}={first['input']!r}: {first['msg']}.") from None
 
     checked.__init__ = create_or_explain
     return cast(type[Kind], checked)
@@ -70,7 +70,7 @@ class ModelSpec:
     """A model by name and how to hold it in memory."""
 
     name: str  # hub id, local folder, or one of the embedded names above
-    # How they lie in memory, and the arithmetic; nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
+    # nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
     weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
@@ -187,10 +187,7 @@ class Settings:
 
 
 def t4() -> Json:
-    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16.
-
-    Pinned are the commits that are known; the others are found when a run begins, and recorded.
-    """
+    """Profile for a 16 GB T4: the hub models, in fp16 and NF4: the card has no bf16. Known commits are pinned."""
     return {
         "profile": "t4",
         "device": "cuda",
@@ -204,8 +201,7 @@ def t4() -> Json:
             chat=True,
             revision="c9f763e5097587066e602ebabed4d93ea29bb60c",
         ),
-        # fp32 weights under fp16 autocast: an adapter in fp16 cannot be unscaled.
-        # The commit is the conversion bot's pull request: main has no safetensors.
+        # fp32 under fp16 autocast: an adapter in fp16 cannot be unscaled. Main has no safetensors, this commit has.
         "classifier": ModelSpec("ai-forever/ruRoberta-large", revision="cc30a74bcda300cab3dacede42fd995094203403"),
         "lora_targets": ("query", "key", "value", "dense"),
         "learning_rate": 2e-4,
@@ -261,17 +257,12 @@ def chat() -> Json:
 
 def rehearsal() -> Json:
     """The t4 profile's own path on a CPU: its prompts, NF4 for the labeler, its quotas up to a cap, its training."""
-    return t4() | {
+    of_chat = ("device", "second_labeler", "writer", "classifier", "max_new_tokens", "tokens_per_batch")
+    return {**t4(), **{name: chat()[name] for name in of_chat}} | {
         "profile": "rehearsal",
-        "device": "cpu",
         "labeler": ModelSpec(CHAT_LM, weights="nf4", chat=True),
-        "second_labeler": ModelSpec(ENCODER, text_prefix="query: "),
-        "writer": ModelSpec(CHAT_LM, weights="bf16", chat=True),
-        "classifier": ModelSpec(ENCODER, text_prefix="query: "),
         "max_synthetic": 96,
         "max_attempts": 10,
-        "max_new_tokens": 80,
-        "tokens_per_batch": 4_096,
     }
 
 
@@ -287,39 +278,29 @@ def choose_profile(profile: str) -> tuple[Json, str]:
         raise UserError("PROFILE='t4' needs a CUDA device and none is visible; use PROFILE='auto', 'cpu' or 'chat'.")
     if profile != "auto":
         return PROFILES[profile](), "asked for"
-    if cuda:
-        return t4(), f"CUDA device found: {torch.cuda.get_device_name(0)}"
-    return cpu(), "no CUDA device found"
+    return (t4(), f"CUDA device found: {torch.cuda.get_device_name(0)}") if cuda else (cpu(), "no CUDA device found")
 
 
 def settings_for(
     profile: str = "auto", *, data: str | Path = "", run: str = "", labels: str | Path = "", **changes: Any
 ) -> Settings:
-    """Settings of a profile with a user's changes on top.
+    """Settings of a profile with a user's changes on top; empty `data`, `run` and `labels` mean the defaults.
 
-    Empty `data`, `run` and `labels` mean the defaults; prompts come from the data folder's prompts.toml where there
-    is one, and from `changes` before that; a profile's own come last. Relative paths are taken from the current folder
-    and, where nothing is there, from the project's. An unknown name in `changes` is an error.
+    A prompt is that of `changes`, of the data folder's prompts.toml or of the profile, whichever has one first.
+    Relative paths are taken from the current folder and, where nothing is there, from the project's.
     """
     from .prompts import read_prompts  # most stages need no prompts
 
     values, reason = choose_profile(profile)
     known = {f.name for f in dataclasses.fields(Settings)}
-    unknown = sorted(set(changes) - known)
-    if unknown:
+    if unknown := sorted(set(changes) - known):
         raise UserError(f"unknown setting {', '.join(unknown)}; the known ones are: {', '.join(sorted(known))}.")
-    by_profile = values.get("prompts", {})
-    values |= {"profile_reason": reason} | changes
-    if data:
-        values["data"] = _find(data)
-    if run:
-        values["run"] = run
-    if labels:
-        values["labels"] = _find(labels)
+    given = {"data": data and _find(data), "run": run, "labels": labels and _find(labels)}
     if "checkpoints" in changes:
-        values["checkpoints"] = Path(changes["checkpoints"]).expanduser().resolve()
-    settings = Settings(**values)
-    prompts = by_profile | read_prompts(settings.data) | changes.get("prompts", {})
+        given["checkpoints"] = Path(changes["checkpoints"]).expanduser().resolve()
+    chosen = {"profile_reason": reason} | changes | {name: value for name, value in given.items() if value}
+    settings = Settings(**values | chosen)
+    prompts = values.get("prompts", {}) | read_prompts(settings.data) | changes.get("prompts", {})
     return dataclasses.replace(settings, prompts=prompts)
 
 
@@ -329,12 +310,9 @@ def how_to_install(extra: str) -> str:
 
 
 def compute_dtype(device: str) -> torch.dtype | None:
-    """Autocast type for training and prediction; None where fp32 is best.
-
-    A T4 reports bf16 as supported but emulates it slowly, so CUDA takes fp16.
-    """
+    """Autocast type for training and prediction; None where fp32 is best."""
     if device == "cuda":
-        return torch.float16
+        return torch.float16  # a T4 says that it has bf16, but emulates it slowly
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
 
 
@@ -348,8 +326,7 @@ def _find(path: str | Path) -> Path:
 def model_content(folder: Path) -> str:
     """Short sha256 of the names, sizes and samples of a folder's files, wherever the folder lies.
 
-    The samples are spread over the whole file, so that weights which were trained on differ in some of them, though
-    header, size and embeddings are the same.
+    The samples are spread over each file, so that weights which were trained on differ in some of them.
     """
     whole = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -363,9 +340,3 @@ def model_content(folder: Path) -> str:
                 file.seek(start)
                 whole.update(file.read(SAMPLE))
     return whole.hexdigest()[:16]
-
-
-def _first_line(error: ValidationError) -> str:
-    found = error.errors()[0]
-    name = ".".join(map(str, found["loc"]))
-    return f"{name}={found['input']!r}: {found['msg']}."

@@ -1,8 +1,8 @@
 """Train, validation and test parts after augmentation: the reference's way and a leak-free one.
 
 Writes `split.csv` (text, category, source_id, synthetic, part, and p_<label>, the labels' probabilities where they are
-learned from). `test` is held out for the scores, `validation` picks the best checkpoint, so that no score is read from
-rows that chose the model. The categories' example phrases join the training part.
+learned from). `test` is held out for the scores, `validation` picks the best checkpoint. The categories' example
+phrases join the training part.
 
     table = split(settings)                # stage "split"
 """
@@ -44,10 +44,7 @@ UNLIKELY = 0.05  # a category of less probability is not taught
 
 @told
 def split(settings: Settings) -> pd.DataFrame:
-    """Stage "split": join originals and synthetic reviews, and give each row a part.
-
-    UserError where no original review is held out: there would be nothing to score a model on.
-    """
+    """Stage "split": join originals and synthetic reviews, and give each row a part; UserError if none is held out."""
     run = Run(settings.folder, settings)
     labels = review(settings)  # with the latest corrections
     inputs = [run.path("labels.csv"), run.need("synthetic.jsonl")]
@@ -71,48 +68,37 @@ def split(settings: Settings) -> pd.DataFrame:
 
 
 def joined(labels: pd.DataFrame, synthetic: list[Json]) -> pd.DataFrame:
-    """Originals, then synthetic reviews: columns text, category, source_id, synthetic.
-
-    Synthetic reviews of an original that has another category now, or is gone, are left out, and a line says so.
-    """
+    """Originals, then the synthetic reviews that still fit theirs: columns text, category, source_id, synthetic."""
     category = dict(zip(labels["id"], labels["category"], strict=True))
     fitting = [record for record in synthetic if category.get(record["source_id"]) == record["category"]]
     if left_out := len(synthetic) - len(fitting):
-        print(
-            f"split: {left_out} synthetic reviews are left out, because their originals have another category now or "
-            "are gone; run 'augment' to have others written in their place."
-        )
+        why = "their originals have another category now or are gone; run 'augment' to have others written"
+        print(f"split: {left_out} synthetic reviews are left out, because {why} in their place.")
     originals = labels.rename(columns={"id": "source_id"})[["text", "category", "source_id"]]
     made = pd.DataFrame(fitting, columns=["text", "category", "source_id"])
     return pd.concat([originals.assign(synthetic=False), made.assign(synthetic=True)], ignore_index=True)
 
 
 def soft_labels(given: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The probabilities of each label that nobody set by hand: by id, a column p_<label> for each category.
-
-    `given` is what the labeler said, `labels` what holds now. Probabilities below 5 % count as none.
-    """
+    """What the labeler said (`given`) of each label that nobody set by hand: by id, a column p_<label> per category."""
     kept = given[(labels["labeler"] != BY_HAND).to_numpy() & given["probabilities"].notna().to_numpy()]
     rows = pd.DataFrame(kept["probabilities"].tolist(), index=kept["id"]).add_prefix("p_")
     return rows.where(rows >= UNLIKELY, 0).round(2)  # what a batch of another shape changes is far below
 
 
 def seed_parts(categories: Sequence[str], test_share: float, validation_share: float, seed: int) -> np.ndarray:
-    """The reference's way: rows drawn at random, stratified by category; paraphrases may stand on both sides.
-
-    A category with a single row stays in train.
-    """
+    """The reference's way: rows drawn at random, stratified by category; paraphrases may stand on both sides."""
     names = np.asarray(categories)
     parts = np.full(len(names), TRAIN, dtype=object)
     for part, share in ((TEST, test_share), (VALIDATION, validation_share)):
         left = np.flatnonzero(parts == TRAIN)
         counts = Counter(names[left].tolist())
         rows = [i for i in left if counts[names[i]] > 1]
-        size = max(math.ceil(share * len(left)), len(set(names[rows])))  # rounds up, as scikit-learn does
-        if len(rows) - size < len(set(names[rows])):
-            continue  # too few rows to stratify: they all stay in train
-        _, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=names[rows])
-        parts[chosen] = part
+        least = len(set(names[rows]))
+        size = max(math.ceil(share * len(left)), least)  # rounds up, as scikit-learn does
+        if len(rows) - size >= least:  # or they are too few to stratify, and all stay in train
+            _, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=names[rows])
+            parts[chosen] = part
     return parts
 
 
@@ -121,8 +107,7 @@ def grouped_parts(
 ) -> np.ndarray:
     """Whole groups go to one part, stratified by category over the original rows.
 
-    A category held by two or more groups stands in train and in test, and every one in train. Validation takes from
-    what is left in train.
+    Every category stands in train, and one held by two or more groups in test too. Validation takes from train.
     """
     originals = ~table["synthetic"].to_numpy()
     home = {}  # group -> its originals' most frequent category
@@ -164,8 +149,7 @@ def _take(sizes: dict[int, int], share: float) -> list[int]:
 def _on_both_sides(sizes: dict[int, int], holders: list[list[int]], test: set[int]) -> set[int]:
     """The test groups, with as few rows moved as possible, so that each category has a group on either side.
 
-    A group whose originals have several categories may keep one of them off a side. Which moves mend that is an
-    integer program: x, the groups in test, and y, the categories seen there. A category never loses its last group
+    An integer program: x, the groups in test, and y, the categories seen there. A category never loses its last group
     in train; where duplicates tie categories so that not all can be in test, as many as possible are.
     """
     inside = [sum(g in test for g in held) for held in holders]
@@ -187,22 +171,14 @@ def _tell_what_is_not_held_out(table: pd.DataFrame) -> None:
     if not held_out:
         raise UserError(
             f"none of the {len(originals)} original reviews falls into the test part, so no score could be computed. "
-            "Label more reviews (two that differ in a category are enough with split='grouped') or raise test_share, "
-            "then run the stage 'split' again."
+            "Label more reviews (with split='grouped' two that differ in a category are enough) or raise test_share."
         )
     if missing := sorted(set(originals["category"]) - held_out):
-        print(
-            f"split: no original review of {', '.join(missing)} is held out, so no score tells of it: too few reviews, "
-            "or all of them copies of each other or of other categories' reviews."
-        )
+        print(f"split: no original review of {', '.join(missing)} is held out: too few, or copies of other reviews.")
 
 
 def with_examples(table: pd.DataFrame, taxonomy: list[Category], near_duplicate: float) -> pd.DataFrame:
-    """The categories' example phrases below the table, as training rows of their own.
-
-    They are no reviews (`synthetic`, source "example"), and a rare category has few others. One that nearly repeats a
-    row which is not in training is left out.
-    """
+    """Below the table the example phrases that repeat no row held out, as training rows of the source "example"."""
     rows = pd.DataFrame(phrases(taxonomy), columns=["text", "category"])
     rows = rows.assign(source_id=EXAMPLE, synthetic=True, part=TRAIN)
     held_out = table.loc[table["part"] != TRAIN, "text"].tolist()

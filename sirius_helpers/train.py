@@ -15,21 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from peft import PeftModel
+from datasets import Dataset
 from torch import nn
 
-from .encoder import trainer
 from .encoder.classifier import Classifier, config_of, new_model, save
 from .encoder.embedding import Linear, fit_linear, frozen_embeddings, token_ids
-from .encoder.scores import SPREAD, fit_temperature
-from .encoder.trainer import class_weights, history_of, new_trainer, train_on
+from .encoder.scores import SPREAD, best_epoch, calibration_rows, fit_temperature
+from .encoder.trainer import MIN_EPOCH_SHARE, class_weights, history_of, new_trainer, train_on
 from .errors import UserError, is_out_of_memory
 from .files.categories import labels_of, read_categories
 from .files.journal import write_atomically
 from .files.reviews import TRAIN, VALIDATION, read_csv, write_csv
 from .files.runs import USES, Run, digest, pinned, stage_mark, told
-from .files.tables import records_of
-from .kinds import Json, Tokenizer
 from .loaders import load_tokenizer, quiet, release
 from .settings import Settings
 
@@ -39,8 +36,8 @@ def train(settings: Settings) -> pd.DataFrame:
     """Stage "train": fit the baseline, start the head from it, train the adapters; returns the history."""
     run, settings = Run(settings.folder, settings), pinned(settings, "classifier")
     labels = labels_of(read_categories(settings.data))
-    rules = (SPREAD, trainer.MIN_EPOCH_SHARE)
-    mark = stage_mark("train", digest(run.need("split.csv")), labels, _identity(settings), *rules)
+    content = digest(run.need("split.csv"))
+    mark = stage_mark("train", content, labels, _identity(settings), SPREAD, MIN_EPOCH_SHARE)
     work = run.path(f"training-{mark}")  # a kill leaves checkpoints here; the next run goes on from the last
     if run.is_finished("train", mark):
         shutil.rmtree(work, ignore_errors=True)
@@ -48,18 +45,16 @@ def train(settings: Settings) -> pd.DataFrame:
         return pd.read_csv(run.path("history.csv"))
     table = read_csv(run.need("split.csv"))
     if unknown := sorted(set(table["category"]) - set(labels)):
-        raise UserError(
-            f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer): "
-            f"{', '.join(unknown)}. Run the stages from 'label' on again."
-        )
+        place = f"{run.path('split.csv')} holds categories that {settings.data} does not name (any longer)"
+        raise UserError(f"{place}: {', '.join(unknown)}. Run the stages from 'label' on again.")
     if not PartialState(cpu=settings.device == "cpu").is_main_process:  # the first process writes, all have its weights
         return _fit(table, labels, None, settings, run, work)
     with run.stage("train", mark) as facts:
         rows = table[table["part"] == TRAIN]
         if rows["category"].nunique() < 2:
             raise UserError(
-                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category; there is nothing to "
-                "learn. Look at the labels, correct some in corrections.csv, or add reviews to train.csv."
+                f"all {len(rows)} training rows of {run.path('split.csv')} have the same category. Look at the labels, "
+                "correct some in corrections.csv, or add reviews to train.csv."
             )
         vectors = frozen_embeddings(rows["text"].tolist(), settings)
         targets = targets_of(rows, labels)
@@ -73,16 +68,6 @@ def train(settings: Settings) -> pd.DataFrame:
         write_atomically(run.path("metrics.json"), metrics.encode())  # the evaluation adds the held-out scores
     shutil.rmtree(work)  # only now: until the stage is recorded a kill needs them
     return history
-
-
-def best_epoch(history: pd.DataFrame) -> Json:
-    """The row of the history whose weights were kept: the best weighted F1 on the validation part, late enough."""
-    return records_of(history[history["kept"]].drop(columns="kept"))[0]
-
-
-def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
-    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
 
 
 def targets_of(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
@@ -108,8 +93,7 @@ def _fit(
 
     Only the first of several processes has the linear solution, and only it writes.
     """
-    parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
-    if parts[VALIDATION].empty:
+    if not (table["part"] == VALIDATION).any():
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
     torch.manual_seed(settings.seed)
     tokenizer, model = load_tokenizer(settings.classifier), new_model(settings, len(labels))
@@ -118,14 +102,22 @@ def _fit(
         for old in run.folder.glob("training-*"):
             if old != work:
                 shutil.rmtree(old)
-    sets = {part: _tokens(rows, tokenizer, labels, settings) for part, rows in parts.items()}
-    weights = class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power)
+    sets = {}
+    for part in (TRAIN, VALIDATION):
+        rows = table[table["part"] == part]
+        ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
+        sets[part] = Dataset.from_dict({"input_ids": ids, "labels": targets_of(rows, labels).tolist()})
+    weights = class_weights(table["category"][table["part"] == TRAIN], labels, settings.class_weight_power)
     trainer = new_trainer(model, tokenizer, sets, weights, work, settings)
     try:
         with quiet():
             train_on(trainer)
         if linear is not None:
-            temperature = _temperature(model, tokenizer, calibration_rows(table), labels, settings)
+            config = config_of(settings, labels, temperature=1.0)
+            raw = Classifier(model.eval(), tokenizer, config, settings.device, settings.tokens_per_batch)
+            rows = calibration_rows(table)
+            truth = rows["category"].map(labels.index).to_numpy(dtype=int)
+            temperature = fit_temperature(raw(rows["text"].tolist()), truth)
             fresh, adapter = run.path("adapter.part"), run.path("adapter")
             shutil.rmtree(fresh, ignore_errors=True)
             save(model, tokenizer, fresh, settings, labels, temperature)
@@ -138,25 +130,10 @@ def _fit(
             raise
         raise UserError(
             f"out of memory while training with batches of {settings.batch_size} texts. Halve batch_size and double "
-            "accumulation in the settings (a step then still learns from as many texts), or lower max_tokens, and run "
-            "the stage again."
+            "accumulation in the settings (a step still learns from as many texts), or lower max_tokens, and run again."
         ) from error
     finally:
         release(model)
-
-
-def _tokens(rows: pd.DataFrame, tokenizer: Tokenizer, labels: list[str], settings: Settings) -> list[Json]:
-    ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
-    return [{"input_ids": x, "labels": y} for x, y in zip(ids, targets_of(rows, labels).tolist(), strict=True)]
-
-
-def _temperature(
-    model: PeftModel, tokenizer: Tokenizer, rows: pd.DataFrame, labels: list[str], settings: Settings
-) -> float:
-    config = config_of(settings, labels, temperature=1.0)
-    classifier = Classifier(model.eval(), tokenizer, config, settings.device, settings.tokens_per_batch)
-    truth = rows["category"].map(labels.index).to_numpy(dtype=int)
-    return fit_temperature(classifier(rows["text"].tolist()), truth)
 
 
 def _identity(settings: Settings) -> list[object]:

@@ -428,7 +428,7 @@ def test_a_finished_run_needs_neither_hub_nor_cache_and_an_unfinished_one_is_ref
 
 def test_models_larger_than_the_disk_are_refused(monkeypatch):
     monkeypatch.setattr(hub, "free_disk", lambda: 10**9)
-    source = hub.Source("some/large", MAIN, {"model.safetensors": 2 * 10**9}, frozenset(["model.safetensors"]))
+    source = hub.Source("some/large", MAIN, {"model.safetensors": 2 * 10**9})
     with pytest.raises(UserError, match=r"need 2\.00GB .* and 1\.00GB are free.*HF_HOME"):
         hub.check_disk([source, source])
 

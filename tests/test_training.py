@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import write_split
+from datasets import Dataset
 from tiny_models import saved, tiny_roberta
 
 from sirius_helpers import train as training
@@ -177,7 +178,7 @@ def test_accumulated_batches_learn_as_one_large_batch_does(ready, tmp_path):
         changes = {"classifier": ModelSpec(str(tmp_path / "still")), "batch_size": size, "accumulation": 8 // size}
         settings = replace(ready, epochs=1, **changes)
         torch.manual_seed(0)
-        sets = {"train": rows, "validation": rows}
+        sets = dict.fromkeys(("train", "validation"), Dataset.from_list(rows))
         one = new_trainer(new_model(settings, 2), pair[1], sets, torch.ones(2), tmp_path / str(size), settings)
         one.train()
         found.append([one.state.log_history[0][name] for name in ("loss", "grad_norm")])

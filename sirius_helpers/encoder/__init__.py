@@ -1,7 +1,4 @@
-"""Texts to vectors and classes.
+"""Texts to vectors (`embedding`) and classes (`classifier`, which `trainer` trains).
 
-`embedding` gives vectors and the linear model on them, `classifier` is the encoder with LoRA, saved and loaded;
-`trainer` trains it so that a kill costs an epoch at most. `scores` says how good it is and what its confidence is
-worth, `label_noise` which labels it doubts. Not here: which rows are learned from (split.py), and the files of a run
-(the stages).
+`scores` says how good the classes are and what their confidence is worth, `label_noise` which labels are doubtful.
 """

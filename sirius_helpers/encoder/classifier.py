@@ -1,6 +1,6 @@
 """The classifier itself: an encoder with LoRA adapters, mean pooling and a linear head; saved and loaded.
 
-A saved adapter is a folder of safetensors and JSON: no pickle. Knows nothing of stages or tables.
+A saved adapter is a folder of safetensors and JSON: no pickle.
 
     with Classifier.load(folder / "adapter", device="cpu") as classifier:
         probabilities = classifier(["Сапоги промокают"])            # (texts, labels)
@@ -55,9 +55,8 @@ class MeanPoolClassifier(nn.Module):
 
 def new_model(settings: Settings, labels: int) -> PeftModel:
     """The base encoder with fresh adapters; only they and the head are trained."""
-    encoder = _load_encoder(settings.classifier, settings.device, settings.max_tokens)
-    check_layers(settings.classifier.name, encoder, settings.lora_targets)
-    model = MeanPoolClassifier(encoder, labels).to(settings.device)
+    model = _base(settings.classifier, settings.device, settings.max_tokens, labels).to(settings.device)
+    check_layers(settings.classifier.name, model.encoder, settings.lora_targets)
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
@@ -74,9 +73,8 @@ def save(
     model: PeftModel, tokenizer: Tokenizer, folder: Path, settings: Settings, labels: Sequence[str], temperature: float
 ) -> None:
     """Adapter and head as safetensors, the tokenizer, and config.json: id2label, temperature and base model."""
-    config = model.peft_config["default"]
-    assert isinstance(config, LoraConfig)
-    config.target_modules = sorted(config.target_modules or ())  # a set's order differs: equal runs, equal files
+    config: Any = model.peft_config["default"]
+    config.target_modules = sorted(config.target_modules)  # a set's order differs: equal runs, equal files
     with quiet():
         model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # an empty template; the evaluation writes model_card.md
@@ -108,20 +106,25 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
-        """From a folder that `save` wrote, the adapter merged into its encoder.
-
-        Raises UserError where the folder is not whole, or is of a version that kept the temperature elsewhere.
-        """
+        """From a folder that `save` wrote, the adapter merged into its encoder; UserError where it is not whole."""
         folder = Path(folder)
-        for name in ("config.json", "adapter_config.json", WEIGHTS):
-            if not (folder / name).exists():
-                raise UserError(f"{folder / name} is missing; run the stage 'train' first: it makes this folder.")
-        config = _read_config(folder / "config.json")
+        path = folder / "config.json"
+        for file in (path, folder / "adapter_config.json", folder / WEIGHTS):
+            if not file.exists():
+                raise UserError(f"{file} is missing; run the stage 'train' first: it makes this folder.")
+        try:
+            config: Json = json.loads(path.read_bytes())
+        except ValueError:
+            raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
+        found: Any = config.get("temperature")  # 1 in its place would pass for calibrated
+        if type(found) not in (int, float) or not 0 < found < math.inf:
+            raise UserError(
+                f"{path} holds no temperature of the confidence, a number above 0; run the stage 'train' again."
+            )
         base = ModelSpec(**config["base"])
-        encoder = _load_encoder(base, device, config["max_tokens"])
+        model = _base(base, device, config["max_tokens"], len(config["id2label"]))
         with quiet():
-            model = _with_adapter(MeanPoolClassifier(encoder, len(config["id2label"])), folder)
-            merged = model.merge_and_unload().to(device).eval()
+            merged = _with_adapter(model, folder).merge_and_unload().to(device).eval()
         return cls(merged, load_tokenizer(base), config, device, tokens_per_batch)
 
     def __call__(self, texts: Sequence[str], bar: tqdm[NoReturn] | None = None) -> np.ndarray:
@@ -132,10 +135,6 @@ class Classifier:
         def forward(inputs: BatchEncoding) -> torch.Tensor:
             return torch.softmax(self.model(**inputs).logits / self.temperature, dim=-1)
 
-        def on_batch(batch: Sequence[int], _: np.ndarray) -> None:
-            if bar is not None:
-                bar.update(len(batch))
-
         return run_rows(
             forward,
             texts,
@@ -145,7 +144,7 @@ class Classifier:
             batcher=self.batcher,
             max_tokens=self.max_tokens,
             dtype=compute_dtype(self.device),
-            on_batch=on_batch,
+            bar=bar,
         )
 
     def __enter__(self) -> Classifier:
@@ -155,25 +154,10 @@ class Classifier:
         release(self.model)
 
 
-def _load_encoder(spec: ModelSpec, device: str, max_tokens: int) -> PreTrainedModel:
+def _base(spec: ModelSpec, device: str, max_tokens: int, labels: int) -> MeanPoolClassifier:
     encoder = load_model(AutoModel, spec, device)
     check_positions(spec.name, encoder, max_tokens)
-    return encoder
-
-
-def _read_config(path: Path) -> Json:
-    """What `save` wrote; without a temperature, 1 in its place would pass for calibrated."""
-    try:
-        config: Json = json.loads(path.read_bytes())
-    except ValueError:
-        raise UserError(f"{path} is damaged; run the stage 'train' again: it makes this folder.") from None
-    found: Any = config.get("temperature")
-    if type(found) not in (int, float) or not 0 < found < math.inf:
-        raise UserError(
-            f"{path} holds no temperature of the confidence, a positive number; run the stage 'train' again: it fits "
-            "one."
-        )
-    return config
+    return MeanPoolClassifier(encoder, labels)
 
 
 def _with_adapter(model: MeanPoolClassifier, folder: Path) -> PeftModel:

@@ -1,7 +1,6 @@
-"""Texts to vectors through an encoder, in length-sorted batches, and the linear models on such vectors.
+"""Texts to vectors through an encoder, and the linear models on such vectors.
 
-The linear baseline is a logistic regression on the frozen encoder's embeddings: whatever is trained must beat it, and
-the trained head starts from it. Saved as safetensors beside the adapter.
+The linear baseline, a logistic regression on the frozen encoder's embeddings, is what the trained head starts from.
 
     vectors = frozen_embeddings(texts, settings)                       # (texts, width)
     linear = fit_linear(vectors, categories, labels, c=100.0)
@@ -13,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
+from tqdm.std import tqdm
 from transformers import BatchEncoding, PreTrainedModel
 
 from ..kinds import Json, OnBatch, Tokenizer
@@ -51,9 +51,9 @@ def embed(texts: Sequence[str], model: PreTrainedModel, tokenizer: Tokenizer, **
 def frozen_embeddings(texts: Sequence[str], settings: Settings) -> np.ndarray:
     """Embeddings of the classifier's base model as it is before training, (texts, width)."""
     spec, batcher = settings.classifier, Batcher(settings.tokens_per_batch)
-    with encoder(spec, settings.device) as (model, tokenizer), progress(len(texts), "embed") as bar:
+    with encoder(spec, settings.device) as loaded, progress(len(texts), "embed") as bar:
         options: Json = {"prefix": spec.text_prefix, "batcher": batcher, "max_tokens": settings.max_tokens}
-        return embed(texts, model, tokenizer, on_batch=lambda batch, _: bar.update(len(batch)), **options)
+        return embed(texts, *loaded, bar=bar, **options)
 
 
 @torch.inference_mode()
@@ -68,10 +68,11 @@ def run_rows(
     max_tokens: int = MAX_TOKENS,
     dtype: torch.dtype | None = None,
     on_batch: OnBatch | None = None,
+    bar: tqdm[NoReturn] | None = None,
 ) -> np.ndarray:
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 
-    `dtype` turns autocast on; `on_batch` gets each batch's positions and rows at once.
+    `dtype` turns autocast on; `on_batch` gets each batch's positions and rows at once, `bar` the number of its texts.
     """
     ids = token_ids(texts, tokenizer, prefix, max_tokens)
     rows: list[np.ndarray] = [np.empty(0)] * len(texts)
@@ -84,6 +85,8 @@ def run_rows(
             rows[i] = row
         if on_batch:
             on_batch(batch, out)
+        if bar is not None:
+            bar.update(len(batch))
 
     batcher.run([len(x) for x in ids], work)
     return np.stack(rows)
@@ -96,18 +99,17 @@ def token_ids(texts: Iterable[str], tokenizer: Tokenizer, prefix: str, max_token
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear classifier over all labels; columns in the labels' order."""
+    """A linear classifier over all labels; columns in the labels' order. Saved as safetensors."""
 
     weight: np.ndarray  # (labels, width) float32
     bias: np.ndarray  # (labels,) float32
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Probabilities, (texts, labels)."""
-        rows: np.ndarray = softmax(vectors @ self.weight.T + self.bias, axis=1)
-        return rows
+        return np.asarray(softmax(vectors @ self.weight.T + self.bias, axis=1))
 
     def save(self, folder: Path) -> None:
-        """Write weights and biases into a folder, as safetensors."""
+        """Write weights and biases into a folder."""
         save_file(vars(self), folder / FILE)
 
     @classmethod
@@ -129,11 +131,7 @@ def logistic_regression(
 
 
 def fit_linear(
-    vectors: np.ndarray,
-    categories: Iterable[str],
-    labels: Sequence[str],
-    c: float,
-    weights: np.ndarray | None = None,
+    vectors: np.ndarray, categories: Iterable[str], labels: Sequence[str], c: float, weights: np.ndarray | None = None
 ) -> Linear:
     """A logistic regression over all labels; `weights` (rows,) say how much each row counts.
 

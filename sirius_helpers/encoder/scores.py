@@ -1,6 +1,6 @@
 """How good a classifier is: scores with intervals, whether its confidence is right, and what a threshold on it buys.
 
-Knows labels, answers and confidences, not who gave them. Also the scores as rows of text, for notebook and model card.
+Also the scores as rows of text, for notebook and model card.
 
     result = scores_with_intervals(truth, predicted, sources, labels, settings)
     table = coverage(confidence, right)    # confidence 0.8: right in about 8 of 10 cases
@@ -17,12 +17,13 @@ from scipy.sparse import coo_array
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
+from ..files.reviews import VALIDATION
+from ..files.tables import records_of
 from ..kinds import Json
 from ..settings import Settings
 
 SCORES = {"weighted_f1": "weighted F1", "macro_f1": "macro F1", "accuracy": "accuracy"}
 ALL, ORIGINAL, HUMAN = "all held-out", "held-out originals", "human labels"  # which rows
-THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 10
 SPREAD = 0.5  # prior deviation of the temperature's logarithm: a few rows outweigh it, a handful does not
 
@@ -32,30 +33,27 @@ def scores_with_intervals(
 ) -> Json:
     """Weighted F1, macro F1 and accuracy, each with a 95 % percentile-bootstrap interval, and per-class scores.
 
-    Rows of one source, a review and its paraphrases, are drawn together: they are right or wrong alike, and drawing
-    them one by one would make the intervals too narrow (cluster bootstrap; Field & Welsh 2007, J. R. Stat. Soc. B 69,
-    369-390). Macro F1 averages over the classes that occur in truth or prediction, as scikit-learn does. A class's
-    interval leaves out the resamples without a row of it, where its F1 is undefined and 0 would only say that the
-    class is rare (Forman & Scholz 2010, SIGKDD Explorations 12(1), 49-57).
+    Rows of one source are drawn together, or the intervals would be too narrow (cluster bootstrap; Field & Welsh 2007,
+    J. R. Stat. Soc. B 69, 369-390). Macro F1 averages over the classes that occur in truth or prediction. A class's
+    interval leaves out the resamples without a row of it, where its F1 is undefined (Forman & Scholz 2010, SIGKDD
+    Explorations 12(1), 49-57).
     """
     index = {name: i for i, name in enumerate(labels)}
     pairs = np.array([index[t] * len(labels) + index[p] for t, p in zip(truth, predicted, strict=True)])
     rng = np.random.default_rng(settings.seed)
     group, names = pd.factorize(np.asarray(list(sources)))
-    shape = (len(labels) ** 2, len(names))
-    by_group = coo_array((np.ones(len(pairs)), (pairs, group)), shape=shape).tocsr()  # a confusion matrix per column
+    # A confusion matrix per column.
+    by_group = coo_array((np.ones(len(pairs)), (pairs, group)), shape=(len(labels) ** 2, len(names))).tocsr()
     times = (rng.integers(0, len(names), len(names)) for _ in range(settings.bootstrap))
     resampled = np.stack([by_group @ np.bincount(drawn, minlength=len(names)) for drawn in times])
     point, spread = _scores(by_group.sum(1)[None]), _scores(resampled)
-    result: Json = {"rows": len(pairs)}
-    for name in SCORES:
-        result[name] = _with_interval("value", point[name][0], spread[name])
-    result["per_class"] = {}
+    per_class: Json = {}
     for i in np.flatnonzero(point["support"][0]).tolist():
         f1, drawn = point["f1"][0, i], spread["support"][:, i] > 0
         found = _with_interval("f1", f1, spread["f1"][drawn, i] if drawn.any() else f1)
-        result["per_class"][labels[i]] = {"rows": int(point["support"][0, i]), **found}
-    return result
+        per_class[labels[i]] = {"rows": int(point["support"][0, i]), **found}
+    scores = {name: _with_interval("value", point[name][0], spread[name]) for name in SCORES}
+    return {"rows": len(pairs), **scores, "per_class": per_class}
 
 
 def _with_interval(name: str, value: float, resampled: np.ndarray) -> Json:
@@ -80,11 +78,20 @@ def _scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature under which the truth is most likely (Guo et al. 2017, arXiv:1706.04599).
+def best_epoch(history: pd.DataFrame) -> Json:
+    """The row of the history whose weights were kept: the best weighted F1 on the validation part, late enough."""
+    return records_of(history[history["kept"]].drop(columns="kept"))[0]
 
-    `truth` holds column numbers. A weak prior around 1 keeps a handful of right answers from claiming certainty;
-    without any rows the temperature is 1. Which label is the most probable never changes.
+
+def calibration_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What the temperature is fitted on: originals, as a user has them, of the validation part."""
+    return table[(table["part"] == VALIDATION) & ~table["synthetic"]]
+
+
+def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature under which the truth, column numbers, is most likely (Guo et al. 2017, arXiv:1706.04599).
+
+    A weak prior around 1 keeps a handful of right answers from claiming certainty; without rows it is 1.
     """
 
     def loss(log_temperature: float) -> float:
@@ -96,13 +103,11 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(logits / temperature), from probabilities: (rows, labels) -> (rows, labels)."""
-    scaled: np.ndarray = np.exp(_log_scaled(probabilities, temperature))
-    return scaled
+    return np.asarray(np.exp(_log_scaled(probabilities, temperature)))
 
 
 def _log_scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    scaled: np.ndarray = log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)
-    return scaled
+    return np.asarray(log_softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1))
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
@@ -113,11 +118,9 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error (ECE; Naeini et al. 2015): 0 is perfect.
+    """Expected calibration error (ECE; Naeini et al. 2015): sum of rows_b / rows · |accuracy_b - confidence_b|.
 
-    The gap between mean confidence and accuracy in each of ten equally wide bins, averaged over the rows:
-    sum of rows_b / rows · |accuracy_b - confidence_b|. With few rows chance alone makes gaps: on a hundred rows
-    of a perfect model it is about 0.08.
+    0 is perfect, but on a hundred rows of a perfect model chance alone makes about 0.08.
     """
     bins = reliability(confidence, right)
     return float(np.average((bins["accuracy"] - bins["confidence"]).abs(), weights=bins["rows"]))
@@ -126,11 +129,11 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 def coverage(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
     """What is answered, and how well, when answers below a threshold of confidence are left to a person.
 
-    Columns threshold, rows, coverage (their share), accuracy, low, high (95 % Wilson interval, which stays honest
-    where all of a few answers are right). Thresholds that no row reaches are left out.
+    Columns threshold, rows, coverage (their share), accuracy, low, high (95 % Wilson interval). Thresholds that no row
+    reaches are left out.
     """
     table = []
-    for threshold in THRESHOLDS:
+    for threshold in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         kept = right[confidence >= threshold]
         if len(kept):
             accuracy = binomtest(int(kept.sum()), len(kept))

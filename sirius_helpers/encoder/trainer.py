@@ -1,8 +1,7 @@
 """The Trainer with our loss, scores, bar and choice of checkpoint, and a way on from where a kill came.
 
-A killed training goes on from its last whole checkpoint, and ends where an unbroken one ends. The `.pt` and `.pth`
-files of a checkpoint are pickles that torch reads with `weights_only`: tensors and plain values, no code; they go
-with the folder when training ends. Knows rows as tokens; not where they come from.
+The `.pt` and `.pth` files of a checkpoint are pickles that torch reads with `weights_only`: tensors and plain values,
+no code; they go with the folder when training ends.
 
     trainer = new_trainer(model, tokenizer, {"train": rows, "validation": rows}, weights, folder, settings)
     train_on(trainer)
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from peft import PeftModel
 from sklearn.metrics import f1_score
 from torch import nn
@@ -44,7 +44,6 @@ from ..kinds import Json, Tokenizer
 from ..models.batching import progress
 from ..settings import Settings, compute_dtype
 
-HISTORY = ["epoch", "train_loss", "validation_loss", "weighted_f1", "macro_f1", "kept"]
 MIN_EPOCH_SHARE = 0.5  # of the epochs must be over before one is kept: until then scores jump with the learning rate
 STATE = "trainer_state.json"  # the Trainer writes it last
 
@@ -57,7 +56,7 @@ def class_weights(categories: pd.Series, labels: list[str], power: float) -> tor
 
 
 def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """A batch's share of the mean cross-entropy over a step's rows, as the Trainer calls it, where the outputs lie.
+    """A batch's share of the mean cross-entropy over a step's rows, as the Trainer calls it.
 
     Targets are probabilities, (batch, labels). The Trainer counts each of them as an item, and adds up what the
     accumulated batches of a step give.
@@ -75,12 +74,12 @@ def weighted_loss(weights: torch.Tensor, label_smoothing: float) -> Callable[...
 def new_trainer(
     model: PeftModel,
     tokenizer: Tokenizer,
-    sets: dict[str, list[Json]],
+    sets: dict[str, Dataset],
     weights: torch.Tensor,
     work: Path,
     settings: Settings,
 ) -> Trainer:
-    """A Trainer over the rows of both parts, as token ids and labels' probabilities; checkpoints go to `work`."""
+    """A Trainer over both parts' `input_ids` and `labels`, which are probabilities; checkpoints go to `work`."""
     steps = math.ceil(len(sets[TRAIN]) / (settings.batch_size * settings.accumulation)) * settings.epochs
     dtype = compute_dtype(settings.device)
     processes = PartialState(cpu=settings.device == "cpu").num_processes  # 1, unless several were launched
@@ -127,7 +126,7 @@ def new_trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_loss_func=weighted_loss(weights, settings.label_smoothing),
         compute_metrics=scores,
-        callbacks=[EarlyStoppingCallback(settings.patience), _Bar(steps)],
+        callbacks=[EarlyStoppingCallback(settings.patience), _Bar()],
     )
     trainer.remove_callback(PrinterCallback)  # without the Trainer's own bar it prints a dictionary per log line
     return trainer
@@ -136,11 +135,8 @@ def new_trainer(
 class _Bar(TrainerCallback):
     """Our own progress bar in place of the Trainer's log lines, and no pickle of its arguments, which nobody reads."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = progress(self.steps, "train")
+        self.bar = progress(state.max_steps, "train")
         self.bar.update(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -159,15 +155,14 @@ class _Bar(TrainerCallback):
 
 
 def train_on(trainer: Trainer) -> None:
-    """Train from the last whole checkpoint in the trainer's folder, or from the beginning where there is none.
+    """Train from the last whole checkpoint in the trainer's folder, and end where an unbroken training ends.
 
     The Trainer alone would go on from a half-written checkpoint, train an epoch more when patience had run out
     before the kill, and forget the best checkpoint when the folder was moved.
     """
     process = PartialState()
     with process.main_process_first():  # the others wait until it has cleared away what is not whole
-        last = last_whole_checkpoint(Path(str(trainer.args.output_dir)))
-        if last is not None:
+        if last := last_whole_checkpoint(Path(str(trainer.args.output_dir))):
             state = _state(last)
             if state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]:
                 trainer.args.num_train_epochs = round(state["epoch"])  # nothing is left to train
@@ -190,10 +185,9 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        _state(checkpoint)
+        return bool(_state(checkpoint)) and all(path.stat().st_size for path in checkpoint.iterdir())
     except (FileNotFoundError, ValueError):
         return False
-    return all(path.stat().st_size for path in checkpoint.iterdir())
 
 
 def _best(checkpoint: Path) -> Path:
@@ -202,17 +196,13 @@ def _best(checkpoint: Path) -> Path:
 
 
 def _state(checkpoint: Path) -> Json:
-    state: Json = json.loads((checkpoint / STATE).read_bytes())
-    return state
+    return dict(json.loads((checkpoint / STATE).read_bytes()))
 
 
 def history_of(state: TrainerState) -> pd.DataFrame:
     """A row per epoch: the training loss, the validation scores, and whether its weights were kept."""
-    rows: dict[float, Json] = {}
-    for entry in state.log_history:
-        row = rows.setdefault(round(entry["epoch"], 3), {})
-        row |= {"train_loss": entry["loss"]} if "loss" in entry else {}
-        if "eval_loss" in entry:
-            row |= {"validation_loss": entry["eval_loss"], "kept": entry["step"] == state.best_global_step}
-            row |= {name: entry[f"eval_{name}"] for name in ("weighted_f1", "macro_f1")}
-    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in sorted(rows.items())], columns=HISTORY)
+    names = {"loss": "train_loss", "eval_loss": "validation_loss"}
+    names |= {f"eval_{name}": name for name in ("weighted_f1", "macro_f1")}
+    log = pd.DataFrame(state.log_history).groupby("epoch")[["step", *names]].first()
+    kept = log.pop("step") == state.best_global_step
+    return log.rename(columns=names).assign(kept=kept).reset_index()

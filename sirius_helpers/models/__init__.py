@@ -1,6 +1,5 @@
 """What the loaders need to know of models and memory.
 
 `hub` finds a model's commit and its safetensors, `checks` tells whether a model is what its place needs, `batching`
-runs work in batches that fit, `text_tokens` turns texts and prompts into ids; a marker in a text is no
-token there. Not here: loading (loaders.py), a model by name (settings.py), what a model is asked (llm/, encoder/).
+runs work in batches that fit, `text_tokens` turns texts and prompts into ids.
 """

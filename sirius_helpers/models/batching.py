@@ -1,8 +1,6 @@
 """Work in length-sorted batches that always fit: a budget of padded tokens that halves on out-of-memory.
 And the bar that says how far it is.
 
-Knows lengths and memory; not what the work is.
-
     batcher = Batcher(tokens=16_384)
     batcher.run(lengths, work)             # work(indices) for one batch after the other
 """
@@ -29,8 +27,7 @@ class Batcher:
     def run(self, lengths: Sequence[int], work: Callable[[list[int]], None]) -> None:
         """Call `work` with the indices of each batch, longest first, so that memory runs out early or never.
 
-        A batch is the longest run of what is left that fits, so whoever starts again with the unfinished items
-        gets the same batches as an unbroken run.
+        Whoever starts again with the unfinished items gets the same batches as an unbroken run.
         """
         left = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
         while left:
@@ -38,6 +35,8 @@ class Batcher:
             batch = left[: max(1, self.tokens // longest)]
             try:
                 work(batch)
+                left = left[len(batch) :]
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -47,9 +46,6 @@ class Batcher:
                         "choose a smaller model or lower max_tokens."
                     ) from error
                 self.tokens = len(batch) // 2 * longest
-            else:
-                left = left[len(batch) :]
-                continue
             free_memory()  # outside the except block: the traceback holds the failed batch's tensors
 
 
@@ -61,8 +57,5 @@ def free_memory() -> None:
 
 
 def progress(total: int, what: str) -> tqdm[NoReturn]:
-    """A progress bar with an ETA, as plain text: readable in a saved notebook, and no wider than a terminal.
-
-    Its size is given, because the terminal around a kernel may say that it has no rows, and then no bar is seen.
-    """
+    """A progress bar with an ETA, as plain text. Its size is given: the terminal around a kernel may have no rows."""
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)

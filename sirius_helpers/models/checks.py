@@ -1,6 +1,6 @@
 """Whether a model is what its place needs: told from its configuration, its tokenizer and the report of its loading.
 
-Knows what the libraries pass over in silence; loads nothing itself. A model that will not do is a UserError.
+What the libraries pass over in silence is a UserError here.
 
     check_config(name, config)             # a text model of a known kind, its weights not packed already
     check_tokenizer(name, tokenizer, config)
@@ -16,11 +16,7 @@ from typing import Any
 
 from torch import nn
 from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-)
+from transformers.models.auto import modeling_auto as auto
 
 from ..errors import UserError
 from ..kinds import Json, Tokenizer
@@ -34,10 +30,10 @@ HARMLESS = re.compile(r"(^|\.)(pooler\..*|position_ids|token_type_ids|inv_freq|m
 def writes_text(config: PretrainedConfig) -> bool:
     """Whether it is the configuration of a causal language model."""
     family, names = type(config), config.architectures or ()
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING or _has_two_halves(config):
+    if family not in auto.MODEL_FOR_CAUSAL_LM_MAPPING or _has_two_halves(config):
         return False
     # Encoders stand on the list as well: each of them can be made to write.
-    return any(name.endswith(WRITES) for name in names) or not (names or family in MODEL_FOR_MASKED_LM_MAPPING)
+    return any(name.endswith(WRITES) for name in names) or not (names or family in auto.MODEL_FOR_MASKED_LM_MAPPING)
 
 
 def check_config(name: str, config: PretrainedConfig, causal: bool | None = None) -> None:
@@ -57,7 +53,10 @@ def check_config(name: str, config: PretrainedConfig, causal: bool | None = None
 
 
 def check_tokenizer(name: str, tokenizer: Tokenizer, config: PretrainedConfig | None) -> None:
-    """Refuse a tokenizer that does not tell Russian words apart, or knows tokens that the model does not."""
+    """Refuse a tokenizer that does not tell Russian words apart, or knows tokens that the model does not.
+
+    Gives it a token to pad with: padding is masked, so the model's own or, where it writes text, its end token will do.
+    """
     words = tokenizer(list(WORDS), add_special_tokens=False)["input_ids"]
     if not tokenizer.is_fast or len({tuple(ids) for ids in words}) < len(WORDS):
         raise UserError(
@@ -70,22 +69,28 @@ def check_tokenizer(name: str, tokenizer: Tokenizer, config: PretrainedConfig | 
             f"{name}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {size}, so they belong to "
             "different models. Put the model's own tokenizer beside the weights."
         )
-
-
-def pad_token(name: str, tokenizer: Tokenizer, config: PretrainedConfig | None) -> str:
-    """The token to pad with. Padding is masked, so the model's own or, where it writes text, its end token will do."""
-    own = getattr(config, "pad_token_id", None)
     end = tokenizer.eos_token_id if config is None or writes_text(config) else None
-    size = config.get_text_config().vocab_size if config else math.inf
-    for i in (tokenizer.pad_token_id, own, end):
-        if isinstance(i, int) and 0 <= i < size and (token := tokenizer.convert_ids_to_tokens(i)):
-            return str(token)
-    raise UserError(f"{name} has no padding token; write one of its tokens into tokenizer_config.json as pad_token.")
+    ids = (tokenizer.pad_token_id, getattr(config, "pad_token_id", None), end)
+    tokens = (tokenizer.convert_ids_to_tokens(i) for i in ids if isinstance(i, int) and 0 <= i < size)
+    padding = next(filter(None, tokens), None)
+    if padding is None:
+        raise UserError(
+            f"{name} has no padding token; write one of its tokens into tokenizer_config.json as pad_token."
+        )
+    if padding != tokenizer.pad_token:
+        tokenizer.pad_token = padding
 
 
 def check_positions(name: str, model: nn.Module, tokens: int) -> None:
-    """Refuse more tokens a text than the model has positions for."""
-    found = min(_positions(model), default=math.inf)
+    """Refuse more tokens a text than the configuration or a table of the model has positions for."""
+    config: Any = model.config
+    said = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = said if isinstance(said, int) and said > 0 else math.inf
+    for path, module in model.named_modules():
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa's begins behind the padding.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            found = min(found, module.num_embeddings - first)
     if tokens > found:
         raise UserError(
             f"{name} reads at most {found} tokens of a text, and max_tokens is {tokens}; set max_tokens={found} or "
@@ -95,9 +100,9 @@ def check_positions(name: str, model: nn.Module, tokens: int) -> None:
 
 def check_layers(name: str, model: nn.Module, targets: Iterable[str]) -> None:
     """Refuse adapters on layers that the model has not."""
-    known = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if unknown := sorted(set(targets) - known):
-        raise UserError(f"lora_targets {unknown} are not layers of {name}: {sorted(known)}.")
+    layers = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if unknown := sorted(set(targets) - layers):
+        raise UserError(f"lora_targets {unknown} are not layers of {name}: {sorted(layers)}.")
 
 
 def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
@@ -123,7 +128,8 @@ def check_report(name: str, model: PreTrainedModel, report: Json) -> None:
 
 def _has_two_halves(config: PretrainedConfig) -> bool:
     """An encoder that feeds a decoder, as T5 and BART are."""
-    return bool(getattr(config, "is_encoder_decoder", False)) or type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    both = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    return bool(getattr(config, "is_encoder_decoder", False)) or type(config) in both
 
 
 def _reads_text(config: PretrainedConfig) -> bool:
@@ -133,14 +139,3 @@ def _reads_text(config: PretrainedConfig) -> bool:
     model: Any = MODEL_MAPPING[type(config)]
     model = model[0] if isinstance(model, tuple) else model
     return model.main_input_name == "input_ids" and hasattr(config, "vocab_size") and hasattr(config, "hidden_size")
-
-
-def _positions(model: nn.Module) -> list[int]:
-    """What limits the tokens of a text: the configuration, and tables, RoBERTa's of which begins behind the padding."""
-    config: Any = model.config
-    said = getattr(config.get_text_config(), "max_position_embeddings", None)
-    limits = [said] if isinstance(said, int) and said > 0 else []
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
-    return limits

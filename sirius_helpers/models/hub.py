@@ -1,9 +1,7 @@
 """Models of the Hugging Face hub: the commit that has safetensors, its files that are used, and their download.
 
-Knows the hub's listings and its cache on this machine; loads no model.
-
-    source = source_of(spec)                           # source.commit, source.files, source.missing
-    folder = fetch(source, weights=True)               # what `from_pretrained` takes
+source = source_of(spec)                           # source.commit, source.files, source.missing
+folder = fetch(source, weights=True)               # what `from_pretrained` takes
 """
 
 from __future__ import annotations
@@ -17,15 +15,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, scan_cache_dir, try_to_load_from_cache
 from tqdm.std import tqdm
 
 from ..errors import UserError, refusal
@@ -36,7 +26,7 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and tokenizer
 BOT = "SFconvertbot"  # the hub's own account that offers safetensors as pull requests
 TIMEOUT = 20.0  # seconds until a hub counts as silent; its library would wait for ever
 # What a hub that does not answer as it should raises; the first is the HTTP library's, whichever that is.
-_TROUBLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError, RuntimeError)
+_TROUBLE: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -45,8 +35,7 @@ class Source:
 
     name: str
     commit: str  # all 40 digits
-    files: Mapping[str, int]  # name -> bytes, weights last
-    weights: frozenset[str]  # the safetensors among them
+    files: Mapping[str, int]  # name -> bytes; the weights, *.safetensors, stand last
     listed: bool = True  # by the hub itself; otherwise found in the cache
 
     @property
@@ -61,35 +50,34 @@ def source_of(spec: ModelSpec) -> Source:
     """The commit to load a model from: the revision asked for or main, or the bot's pull request right on top of it.
 
     Of one that a server holds the tokenizer alone. Where the hub does not answer or refuses, what an earlier download
-    left is searched. A revision that is nowhere is replaced by main, and a line says so. UserError: no such model, no
-    access, no safetensors; each with its remedy.
+    left is searched; a revision that is nowhere is replaced by main. UserError: no such model, access or safetensors.
     """
-    name, revision, weights = spec.name, spec.revision, spec.server is None
     try:
-        return _listed(name, revision, weights)
+        return _listed(spec)
     except _TROUBLE as error:
-        with suppress(OSError, CacheNotFound):  # what cannot be read is not there
-            if found := _cached(name, revision, weights):
+        with suppress(OSError, errors.CacheNotFound):  # what cannot be read is not there
+            if found := _cached(spec):
                 return found
-        if revision and isinstance(error, RevisionNotFoundError):
-            print(f"{name}: the hub has no revision {revision} (any longer), so its main branch is taken.")
+        if spec.revision and isinstance(error, errors.RevisionNotFoundError):
+            print(f"{spec.name}: the hub has no revision {spec.revision} (any longer), so its main branch is taken.")
             return source_of(replace(spec, revision=None))
-        raise UserError(_trouble(name, error)) from error
+        raise UserError(_trouble(spec.name, error)) from error
 
 
 def fetch(source: Source, weights: bool) -> Path:
     """The folder in the hub's cache with the source's files; without `weights` only the small ones are downloaded."""
     folder = Path(constants.HF_HUB_CACHE)
     for file in source.files:
-        if weights or file not in source.weights:
-            try:
-                folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
-            except _TROUBLE as error:
-                reason, remedy = _reason(error)
-                raise UserError(
-                    f"{file} of the model {source.name!r} could not be downloaded ({reason}). {remedy}, then run the "
-                    "same again: finished files are kept."
-                ) from error
+        if file.endswith(".safetensors") and not weights:
+            break
+        try:
+            folder = Path(hf_hub_download(source.name, file, revision=source.commit)).parent
+        except _TROUBLE as error:
+            reason, remedy = _reason(error)
+            raise UserError(
+                f"{file} of the model {source.name!r} could not be downloaded ({reason}). {remedy}, then run the same "
+                "again: finished files are kept."
+            ) from error
     return folder
 
 
@@ -115,90 +103,83 @@ def size(number: int) -> str:
     return tqdm.format_sizeof(number, "B") if number else "nothing"
 
 
-def _listed(name: str, revision: str | None, weights: bool) -> Source:
-    found = _at(name, revision, weights)
-    if isinstance(found, Source):
-        return found
-    for number in _offers(name):
-        head, *rest = (c.commit_id for c in HfApi().list_repo_commits(name, revision=f"refs/pr/{number}"))
-        if rest[:1] == [found] and isinstance(converted := _at(name, head, weights), Source):
+def _listed(spec: ModelSpec) -> Source:
+    main = _at(spec, spec.revision)
+    if isinstance(main, Source):
+        return main
+    hub, name = HfApi(), spec.name
+    try:
+        found = hub.get_repo_discussions(name, author=BOT, discussion_type="pull_request", discussion_status="open")
+        offers = [offer.num for offer in found if offer.author == BOT]
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code != 403:  # the owner allows no pull requests
+            raise
+        offers = []
+    for number in offers:
+        head, *rest = (c.commit_id for c in hub.list_repo_commits(name, revision=f"refs/pr/{number}"))
+        if rest[:1] == [main] and isinstance(converted := _at(spec, head), Source):
             print(f"{name}: the safetensors of the hub's {BOT} are taken, pull request {number}, commit {head[:7]}.")
             return converted
     raise UserError(
-        f"model {name!r} has no whole *.safetensors weights, neither at {revision or 'main'} nor in an open pull "
+        f"model {name!r} has no whole *.safetensors weights, neither at {spec.revision or 'main'} nor in an open pull "
         f"request of the hub's {BOT} on top of it. Convert it at {constants.ENDPOINT}/spaces/safetensors/convert, "
         "give a folder that `save_pretrained` wrote, or choose another model."
     )
 
 
-def _offers(name: str) -> list[int]:
-    """Numbers of the conversion bot's open pull requests."""
-    try:
-        offers = HfApi().get_repo_discussions(name, author=BOT, discussion_status="open")
-        return [offer.num for offer in offers if offer.is_pull_request and offer.author == BOT]
-    except HfHubHTTPError as error:
-        if error.response.status_code == 403:  # the owner allows no pull requests
-            return []
-        raise
-
-
-def _at(name: str, revision: str | None, weights: bool) -> Source | str:
+def _at(spec: ModelSpec, revision: str | None) -> Source | str:
     """The source at a revision; its commit alone where that has no whole safetensors."""
-    info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    info = HfApi().model_info(spec.name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     if info.gated:  # its listing is public, its files are not
-        HfApi().auth_check(name)
+        HfApi().auth_check(spec.name)
     commit = str(info.sha)
-    return _source(name, commit, {s.rfilename: s.size or 0 for s in info.siblings or ()}, weights) or commit
+    return _source(spec, commit, {s.rfilename: s.size or 0 for s in info.siblings or ()}) or commit
 
 
-def _cached(name: str, revision: str | None, weights: bool) -> Source | None:
+def _cached(spec: ModelSpec) -> Source | None:
     """What an earlier download left whole, main's first, then the newest."""
-    models = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_id == name]
-    commits = [commit for model in models if model.repo_type == "model" for commit in model.revisions]
+    repos = [repo for repo in scan_cache_dir(constants.HF_HUB_CACHE).repos if repo.repo_type == "model"]
+    commits = [commit for repo in repos if repo.repo_id == spec.name for commit in repo.revisions]
     for commit in sorted(commits, key=lambda c: ("main" in c.refs, c.last_modified), reverse=True):
         files = {f.file_path.relative_to(commit.snapshot_path).as_posix(): f.size_on_disk for f in commit.files}
-        asked = revision is None or revision == commit.commit_hash or revision in commit.refs
-        if asked and (found := _source(name, commit.commit_hash, files, weights, listed=False)):
+        asked = spec.revision in (None, commit.commit_hash, *commit.refs)
+        if asked and (found := _source(spec, commit.commit_hash, files, listed=False)):
             return found
     return None
 
 
-def _source(name: str, commit: str, there: Mapping[str, int], weights: bool, listed: bool = True) -> Source | None:
+def _source(spec: ModelSpec, commit: str, there: Mapping[str, int], listed: bool = True) -> Source | None:
     """The used ones of a commit's files, or None where its weights are not whole."""
     shards: set[str] = set()
-    if weights and WEIGHTS in there:
-        shards = {WEIGHTS}
-    elif weights and INDEX in there:
-        index = json.loads(Path(hf_hub_download(name, INDEX, revision=commit)).read_bytes())
-        shards = set(index.get("weight_map", {}).values())
-    if weights and not (shards and shards <= there.keys()):
-        return None
+    if not spec.server:
+        if WEIGHTS in there:
+            shards = {WEIGHTS}
+        elif INDEX in there:
+            index = json.loads(Path(hf_hub_download(spec.name, INDEX, revision=commit)).read_bytes())
+            shards = set(index.get("weight_map", {}).values())
+        if not (shards and shards <= there.keys()):
+            return None
     small = {file for file in there if "/" not in file and any(fnmatch(file, kind) for kind in SMALL)}
     indexes = {file for file in small if file.endswith(".index.json")} - ({INDEX} if shards - {WEIGHTS} else set())
     used = [*sorted(small - indexes), *sorted(shards)]
-    return Source(name, commit, {file: there[file] for file in used}, frozenset(shards), listed)
+    return Source(spec.name, commit, {file: there[file] for file in used}, listed)
 
 
 def _trouble(name: str, error: Exception) -> str:
     """What is wrong and what to do, in one line."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if isinstance(error, GatedRepoError):
-        return (
-            f"model {name!r} is gated: accept its terms at {constants.ENDPOINT}/{name}, and put a token of that "
-            "account into HF_TOKEN (on Colab: Secrets)."
-        )
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        return (
-            f"model {name!r} is not on the hub, or is private: check the name; for a private one put a token that may "
-            "read it into HF_TOKEN (on Colab: Secrets)."
-        )
-    if isinstance(error, HFValidationError):
-        return f"model {name!r} is neither a folder here nor a name on the hub (owner/name); check it."
-    reason, remedy = _reason(error)
-    return (
-        f"model {name!r} was found neither in the cache {constants.HF_HUB_CACHE} nor on the hub ({reason}). {remedy}, "
-        "then run this again, or give the folder of a model that is here."
-    )
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    token = "into HF_TOKEN (on Colab: Secrets)"
+    if isinstance(error, errors.GatedRepoError):
+        said = f"is gated: accept its terms at {constants.ENDPOINT}/{name}, and put a token of that account {token}"
+    elif isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
+        said = f"is not on the hub, or is private: check the name; or put a token that may read it {token}"
+    elif isinstance(error, errors.HFValidationError):
+        said = "is neither a folder here nor a name on the hub (owner/name); check it"
+    else:
+        reason, remedy = _reason(error)
+        said = f"was found neither in the cache {constants.HF_HUB_CACHE} nor on the hub ({reason}). {remedy}, then run "
+        said += "this again, or give the folder of a model that is here"
+    return f"model {name!r} {said}."
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -1,12 +1,8 @@
-"""Texts and prompts as token ids, where whatever a text says is data: a marker in it, such as "</s>", is never a token
-of its own.
+"""Texts and prompts as token ids, where a marker in a text, such as "</s>", is data and never a token of its own.
 
-A prompt has a fixed beginning, which a model reads once, and what is different from text to text. Knows tokenizers; no
-model.
-
-    ids = TextTokens(tokenizer)(["Сапоги </s> промокают"], truncation=True, max_length=256)
-    prompt = PromptTokens(tokenizer, "<bos>Отзыв: ", "\\nТовар:")
-    shared, rest = prompt.with_text("Сапоги промокают")       # the prompt: prompt.prefix_ids[:shared] + rest
+ids = TextTokens(tokenizer)(["Сапоги </s> промокают"], truncation=True, max_length=256)
+prompt = PromptTokens(tokenizer, "<bos>Отзыв: ", "\\nТовар:")
+shared, rest = prompt.with_text("Сапоги промокают")       # the prompt: prompt.prefix_ids[:shared] + rest
 """
 
 from __future__ import annotations
@@ -30,22 +26,20 @@ def markers(tokenizer: Tokenizer) -> dict[int, AddedToken]:
 
     Blanks, words and emoji that somebody added ("\\n\\n", "маркетплейс") are text.
     """
-    known = tokenizer.added_tokens_decoder.items()
-    return {i: token for i, token in known if token.special or any(map(_is_punctuation, token.content))}
-
-
-def _is_punctuation(character: str) -> bool:
-    """Signs of mathematics too: "<" and "|" are such."""
-    return unicodedata.category(character).startswith(("P", "Sm"))
+    signs = ("P", "Sm")  # punctuation; of mathematics, as "<" and "|" are
+    return {
+        i: token
+        for i, token in tokenizer.added_tokens_decoder.items()
+        if token.special or any(unicodedata.category(letter).startswith(signs) for letter in token.content)
+    }
 
 
 class TextTokens:
     """A tokenizer for what people wrote.
 
-    Most tokenizers spell a marker out when they are told to (`split_special_tokens`), if it is flagged special: a text
-    that holds others is read by a copy in which they are. Tokenizers of the Unigram kind (XLM-R, e5) have the markers
-    among their word pieces and find them again, also where normalisation makes one ("＜/s＞"), so what is left of them
-    is taken out. The unknown token stays: strange letters become it too.
+    `split_special_tokens` spells out the markers that are flagged special: a text that holds others is read by a copy
+    in which they are. Tokenizers of the Unigram kind (XLM-R, e5) have the markers among their word pieces and find them
+    again, also where normalisation makes one ("＜/s＞"), so what is left of them is taken out; the unknown token stays.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -85,10 +79,10 @@ def _ids(tokenizer: Tokenizer, texts: Sequence[str], options: Any) -> list[tuple
 
 
 class PromptTokens:
-    """The tokens of `prefix + text + tail` for any text, tokenised as a whole; markers in a text stay plain text.
+    """The tokens of `prefix + text + tail` for any text, as if tokenised as a whole; a model reads the prefix once.
 
-    Only the piece around the text, from the last marker of the prefix to the first one of the tail, is tokenised for
-    each: markers keep their neighbours apart.
+    Only the piece from the last marker of the prefix to the first one of the tail is tokenised for each text: markers
+    keep their neighbours apart.
     """
 
     def __init__(self, tokenizer: Tokenizer, prefix: str, tail: str) -> None:
@@ -118,8 +112,7 @@ class PromptTokens:
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """The token ids of a text in which special tokens are written out."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _marker_places(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
