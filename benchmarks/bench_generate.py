@@ -5,8 +5,6 @@ Both ways draw their candidates from the same distribution, so an attempt is acc
 taken from our way's larger sample, and both times are for one accepted review.
 """
 
-from __future__ import annotations
-
 import random
 import tempfile
 from dataclasses import replace

@@ -2,8 +2,6 @@
 forward pass per batch with two seeded draws, on the same model and texts.
 """
 
-from __future__ import annotations
-
 from common import ReferenceWay, bench_settings, report, sample_reviews, take_turns
 
 from sirius_helpers.llm.judge import judge_question, p_yes, verdicts

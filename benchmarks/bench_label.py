@@ -2,8 +2,6 @@
 category) against the closed question, on the same model and reviews.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from common import ReferenceWay, bench_settings, forward_flops, matmul_rate, report, sample_reviews, take_turns

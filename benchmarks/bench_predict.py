@@ -2,8 +2,6 @@
 merged weights, batches sorted by length and autocast, on the same encoder, adapter and texts.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -4,8 +4,6 @@ weights, one thread each. Then many rows with two workers, and what memory all p
     python benchmarks/bench_scaleout.py --rows 1000000 --compare 100000
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -72,7 +70,7 @@ def loop(source: Path, output: Path, adapter: Path) -> None:
 class Memory:
     """What all processes below this one and this one itself hold for themselves, once a second: (seconds, bytes)."""
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> "Memory":
         self.seen: list[tuple[float, int]] = []
         self.done, self.start = threading.Event(), time.perf_counter()
         self.thread = threading.Thread(target=self._watch, daemon=True)

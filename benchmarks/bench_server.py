@@ -4,8 +4,6 @@ In fp32 both compute alike, so the labels say whether the prompts, answers and p
 server's own 4-bit format llama.cpp rounds the activations as well, which the loaded model (bf16) does not.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import llama_server

@@ -2,8 +2,6 @@
 text, batches of similar length and autocast, on the same encoder, adapter, optimiser and texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

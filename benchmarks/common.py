@@ -4,8 +4,6 @@ A benchmark compares the reference solution's way with ours on the same model an
 two take turns, and the ratio is the median over the rounds, because machines are noisy.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

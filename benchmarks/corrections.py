@@ -10,8 +10,6 @@ Each mean has half of Student's 95 % interval beside it, over the random parts.
     python benchmarks/corrections.py curve --picture docs/corrections.png
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

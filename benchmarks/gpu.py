@@ -8,8 +8,6 @@ tables go into docs/performance.md. Without a CUDA device the same runs in small
     make gpu
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -72,7 +70,7 @@ CUDA = torch.cuda.is_available()
 class Peak:
     """What the block took: seconds, the most memory (bytes), and the share of the time in which the GPU worked."""
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> "Peak":
         self.gpu, self.reserved, self.host = 0, 0, own_memory()
         self.busy: list[int] = []
         self.done = threading.Event()

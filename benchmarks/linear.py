@@ -9,8 +9,6 @@ Held-out rows play no part in the second. Brackets hold Student's 95 % interval 
     python benchmarks/linear.py labels --data FOLDER --labels CSV
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

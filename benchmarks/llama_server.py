@@ -5,8 +5,6 @@ python benchmarks/llama_server.py FOLDER [--f32] [--chat]     FOLDER: where the 
 The model is Gemma-3-270M, eight requests at once; with --chat Qwen2.5-Coder-1.5B-Instruct, one at a time.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

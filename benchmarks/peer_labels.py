@@ -3,8 +3,6 @@
 llama.cpp has the 4-bit file as it is and rounds activations too; the others have the same weights unpacked to bf16.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

@@ -14,8 +14,6 @@ Every single figure goes to the JSON file.
     OMP_NUM_THREADS=1 make peers ARGS="--part classifier --data FOLDER --labels CSV --reviews 600 --splits 3"
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -11,8 +11,6 @@ ask for `--inner`: what a repeat would hold out is put away first, and its train
     python benchmarks/quality.py --data FOLDER --labels CSV --run rank8 --inner --splits 0 --set lora_rank=8
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 from pathlib import Path

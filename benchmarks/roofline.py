@@ -8,8 +8,6 @@ Knows operations and rates; not what the work is for.
     counted.seconds(T4)                    # no card of these rates is faster with these operations
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ What to expect of it is what `quality.py` finds on repeated splits, where the sa
     python benchmarks/submission.py --data FOLDER --labels CSV --run everything
 """
 
-from __future__ import annotations
-
 import argparse
 
 import pandas as pd

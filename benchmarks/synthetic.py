@@ -3,8 +3,6 @@
 folder = checkpoint(Path("qwen7b"), FIGURES["labeler"], prompts_and_reviews(), shard_bytes=2 * 2**30)
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ with the reason). No text that the judge or a person refused is kept, nor a near
     reject(settings, "3f2a90b1c7d4~2")     # `augment` then writes another; keep(settings, …) takes that back
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict

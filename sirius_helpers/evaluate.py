@@ -6,8 +6,6 @@ look like), and human labels where a human_labels.csv lies in the data folder.
     result = evaluate(settings)            # stage "evaluate"
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

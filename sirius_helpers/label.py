@@ -5,8 +5,6 @@ Writes `labels.jsonl` (id, text, category, probabilities, margin, labeler). No l
     labels = label(settings)               # stage "label"
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ with causal_lm(settings.writer, settings.device) as (model, tokenizer):
     ...
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -6,8 +6,6 @@ chunks: memory is the same for any number of texts, and a finished chunk is a fi
     predictions = predict(settings)        # stage "predict"
 """
 
-from __future__ import annotations
-
 import csv
 import re
 import shutil
@@ -102,7 +100,7 @@ def _is_whole(piece: Path, chunk: Sequence[str]) -> bool:
         return False
 
 
-def as_table(texts: Sequence[str], classifier: Classifier, bar: tqdm[NoReturn] | None = None) -> pd.DataFrame:
+def as_table(texts: Sequence[str], classifier: Classifier, bar: "tqdm[NoReturn] | None" = None) -> pd.DataFrame:
     """Columns text, category, confidence, and the probability of every label as p_<label>."""
     rows = classifier(texts, bar)
     named = [classifier.labels[i] for i in rows.argmax(1)]

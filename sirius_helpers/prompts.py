@@ -6,8 +6,6 @@ splits the whole prompt at the review, so that the fixed text before it is encod
     prefix, tail = split_prompt(template_for("judge", settings.prompts), tokenizer, spec.chat)
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Mapping

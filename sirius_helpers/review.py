@@ -8,8 +8,6 @@ says of which category the rarest reviews are. A person writes the corrections i
     rare = opinions(settings)                       # stage "opinions"
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from .files.categories import by_any_name, phrases, read_categories

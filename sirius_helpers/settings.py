@@ -4,8 +4,6 @@ settings = settings_for("auto", data="data/sample", run="sample")
 ModelSpec("ai-forever/ruRoberta-large", revision="…")
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import os

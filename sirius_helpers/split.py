@@ -7,8 +7,6 @@ phrases join the training part.
     table = split(settings)                # stage "split"
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

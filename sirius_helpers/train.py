@@ -5,8 +5,6 @@ Writes `adapter/` (safetensors, id2label, temperature), `history.csv` and the tr
     train(settings)                        # stage "train"
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -8,8 +8,6 @@ memory ends, the folder is gone, and so on. Then the cause is taken away and the
 were there before. Where a disk of its own needs a right that is missing, a limit on files takes its place.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import io

@@ -7,8 +7,6 @@ An answer is *changed* where it is another one than for the defused text (verdic
 for, first for the defused texts. The last row of each is the measure of it all: what a harmless sentence changes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path

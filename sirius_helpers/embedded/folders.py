@@ -3,8 +3,6 @@
 AutoModel.from_pretrained(model_folder(ENCODER))
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

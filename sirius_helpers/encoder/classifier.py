@@ -6,8 +6,6 @@ A saved adapter is a folder of safetensors and JSON: no pickle.
         probabilities = classifier(["Сапоги промокают"])            # (texts, labels)
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -105,7 +103,7 @@ class Classifier:
         self.batcher = Batcher(tokens_per_batch)  # remembers from call to call what fitted into memory
 
     @classmethod
-    def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> Classifier:
+    def load(cls, folder: Path, device: str, tokens_per_batch: int = 16_384) -> "Classifier":
         """From a folder that `save` wrote, the adapter merged into its encoder; UserError where it is not whole."""
         folder = Path(folder)
         path = folder / "config.json"
@@ -127,7 +125,7 @@ class Classifier:
             merged = _with_adapter(model, folder).merge_and_unload().to(device).eval()
         return cls(merged, load_tokenizer(base), config, device, tokens_per_batch)
 
-    def __call__(self, texts: Sequence[str], bar: tqdm[NoReturn] | None = None) -> np.ndarray:
+    def __call__(self, texts: Sequence[str], bar: "tqdm[NoReturn] | None" = None) -> np.ndarray:
         """Probabilities of every label, (texts, labels); `bar` is told how many texts are done."""
         if not len(texts):
             return np.empty((0, len(self.labels)), dtype=np.float32)
@@ -147,7 +145,7 @@ class Classifier:
             bar=bar,
         )
 
-    def __enter__(self) -> Classifier:
+    def __enter__(self) -> "Classifier":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,8 +7,6 @@ The linear baseline, a logistic regression on the frozen encoder's embeddings, i
     probabilities = linear(vectors)                                    # (texts, labels)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +66,7 @@ def run_rows(
     max_tokens: int = MAX_TOKENS,
     dtype: torch.dtype | None = None,
     on_batch: OnBatch | None = None,
-    bar: tqdm[NoReturn] | None = None,
+    bar: "tqdm[NoReturn] | None" = None,
 ) -> np.ndarray:
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 
@@ -113,7 +111,7 @@ class Linear:
         save_file(vars(self), folder / FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> Linear:
+    def load(cls, folder: Path) -> "Linear":
         """The model that `save` wrote into the folder."""
         return cls(**load_file(folder / FILE))
 

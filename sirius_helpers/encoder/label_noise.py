@@ -4,8 +4,6 @@ rows = doubtful_labels(originals, vectors, labels, settings)     # the most doub
 rows = second_opinions(labels, phrases(taxonomy), settings)      # what the example phrases say
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ Also the scores as rows of text, for notebook and model card.
     table = coverage(confidence, right)    # confidence 0.8: right in about 8 of 10 cases
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

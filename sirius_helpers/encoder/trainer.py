@@ -8,8 +8,6 @@ no code; they go with the folder when training ends.
     history = history_of(trainer.state)
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -4,8 +4,6 @@ writer = Writer(model, tokenizer, settings)
 fill(wanted, writer, kept, refused, originals, settings)
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

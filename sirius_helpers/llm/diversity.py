@@ -5,8 +5,6 @@ model can tell the two apart.
     auc = discriminability(pairs, seed=0)        # 0.5: nobody can tell, 1: everybody can
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

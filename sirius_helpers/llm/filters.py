@@ -8,8 +8,6 @@ patterns stand in data/filters.toml.
     reason = first_reason(text, original, known, settings, prompt)     # None: the judge may see it
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Set
 from itertools import chain

@@ -5,8 +5,6 @@ control = read_control(settings.data)                                # columns t
 report = judge_report(control.assign(p_yes=p_yes(question, control["text"], settings)), settings.judge_draws)
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ with loaded_labeler(taxonomy, settings) as labeler:
     labeler(texts, on_batch)               # probabilities of every category, a batch at a time
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace

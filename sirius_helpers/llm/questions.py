@@ -7,8 +7,6 @@ tree of all answers, under a mask that keeps the branches apart.
     log_probs = question.log_probs(["Сапоги промокают"])                 # (texts, answers)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import singledispatch
 from itertools import compress
@@ -41,7 +39,7 @@ def closed_question(
     settings: Settings,
     prior_texts: Sequence[str],
     **values: str,
-) -> ClosedQuestion:
+) -> "ClosedQuestion":
     """A prompt, filled with `values`, and the answers as `spec` gives them: a base model's begin with a blank."""
     prefix, tail = split_prompt(template, tokenizer, spec.chat, **values)
     given = answers if spec.chat else [f" {answer}" for answer in answers]
@@ -50,7 +48,7 @@ def closed_question(
 
 
 @singledispatch
-def question_to(model: Any, *framed: Any, **options: Any) -> ClosedQuestion:
+def question_to(model: Any, *framed: Any, **options: Any) -> "ClosedQuestion":
     """A closed question to a model in memory; what holds a model elsewhere registers a kind of its own."""
     return ClosedQuestion(model, *framed, **options)
 

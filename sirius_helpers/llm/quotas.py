@@ -3,8 +3,6 @@
 wanted = plan(labels, max_synthetic=None)              # labels: columns id, text, category
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

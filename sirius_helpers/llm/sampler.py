@@ -4,8 +4,6 @@ sampler = Sampler(model, tokenizer, prompt.prefix_ids, temperature=0.8, top_p=0.
 texts = sampler([prompt.with_text(review) for review in reviews], seeds)
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from functools import singledispatch

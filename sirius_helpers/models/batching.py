@@ -5,8 +5,6 @@ And the bar that says how far it is.
     batcher.run(lengths, work)             # work(indices) for one batch after the other
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +54,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def progress(total: int, what: str) -> tqdm[NoReturn]:
+def progress(total: int, what: str) -> "tqdm[NoReturn]":
     """A progress bar with an ETA, as plain text. Its size is given: the terminal around a kernel may have no rows."""
     return tqdm(total=total, desc=what, file=sys.stdout, ncols=79, nrows=20, mininterval=0.5)

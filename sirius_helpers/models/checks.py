@@ -7,8 +7,6 @@ What the libraries pass over in silence is a UserError here.
     check_report(name, model, report)      # every weight came from the file, and fitted
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

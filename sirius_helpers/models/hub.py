@@ -4,8 +4,6 @@ source = source_of(spec)                           # source.commit, source.files
 folder = fetch(source, weights=True)               # what `from_pretrained` takes
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterable, Mapping

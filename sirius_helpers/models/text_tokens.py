@@ -5,8 +5,6 @@ prompt = PromptTokens(tokenizer, "<bos>Отзыв: ", "\\nТовар:")
 shared, rest = prompt.with_text("Сапоги промокают")       # the prompt: prompt.prefix_ids[:shared] + rest
 """
 
-from __future__ import annotations
-
 import copy
 import unicodedata
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ Needs chromium or google-chrome on the PATH; knows nothing of notebooks.
         print(page.run("document.title"))
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -25,7 +23,7 @@ _OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", 
 
 
 @contextmanager
-def chromium() -> Iterator[Page]:
+def chromium() -> Iterator["Page"]:
     """A page of a browser with a fresh profile, which is closed and deleted at the end."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:

@@ -6,8 +6,6 @@ A notebook with a cell for each of `SHOWN` is executed, exported to HTML and ope
 unescaped comes first: there the browser must report that they ran.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import tempfile

@@ -7,8 +7,6 @@ Pages with one deliberate fault each come first: there exactly that fault must b
 code and prompts, is not searched.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -7,8 +7,6 @@ Needs chromium or google-chrome on the PATH, and JupyterLab, which comes with `p
 copies of the notebook and of the run; the server listens on this machine only and ends with the script.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

@@ -9,8 +9,6 @@ itself. A run notes its model calls and what became durable in a file beside its
     assert not life.differences() and life.redone() == {}
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os
@@ -74,7 +72,7 @@ class World:
         self.whole = Life(self, "whole")
         assert self.whole.run() == DONE, self.whole.said()
 
-    def life(self, name: str, **changes) -> Life:
+    def life(self, name: str, **changes) -> "Life":
         return Life(self, name, **changes)
 
 
@@ -133,7 +131,7 @@ class Life:
     def touches(self, stage: str) -> int:
         return sum(note == f"{stage} touch" for note in self._latest())
 
-    def differences(self, other: Life | None = None) -> list[str]:
+    def differences(self, other: "Life | None" = None) -> list[str]:
         """Results that are not, byte by byte, those of the other (unbroken) run; and what should not be there."""
         other = (other or self.world.whole).folder
         found = [name for name in RESULTS if digest(self.folder / name) != digest(other / name)]

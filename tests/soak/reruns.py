@@ -7,8 +7,6 @@ rerun in a Jupyter kernel instead.
     cd tests; python -m soak.reruns
 """
 
-from __future__ import annotations
-
 import ast
 import csv
 import json

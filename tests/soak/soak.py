@@ -7,8 +7,6 @@ A run has survived when rerunning it ends with, byte by byte, the files of an un
 again beyond what lies between two durable records, and one more run calls no model at all.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -327,7 +325,7 @@ class Disk:
         self.folder, self.size, self.limit = folder, size, limit
         self.before: Callable[[], None] = lambda: None
 
-    def __enter__(self) -> Disk:
+    def __enter__(self) -> "Disk":
         self.folder.mkdir()
         self.mounted = self._mount("-t", "tmpfs", "-o", f"size={self.size}", "tmpfs")
         if not self.mounted:

@@ -9,8 +9,6 @@ instead, and being killed is what tests/soak/soak.py is about.) The models are t
 memory is a batch.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import resource
