@@ -91,7 +91,8 @@ def _fit(
 
     Only the first of several processes has the linear solution, and only it writes.
     """
-    if not (table["part"] == VALIDATION).any():
+    parts = {part: table[table["part"] == part] for part in (TRAIN, VALIDATION)}
+    if parts[VALIDATION].empty:
         raise UserError("the validation part of split.csv is empty; add reviews or raise validation_share.")
     torch.manual_seed(settings.seed)
     tokenizer, model = load_tokenizer(settings.classifier), new_model(settings, len(labels))
@@ -101,11 +102,10 @@ def _fit(
             if old != work:
                 shutil.rmtree(old)
     sets = {}
-    for part in (TRAIN, VALIDATION):
-        rows = table[table["part"] == part]
+    for part, rows in parts.items():
         ids = token_ids(rows["text"], tokenizer, settings.classifier.text_prefix, settings.max_tokens)
         sets[part] = Dataset.from_dict({"input_ids": ids, "labels": targets_of(rows, labels).tolist()})
-    weights = class_weights(table["category"][table["part"] == TRAIN], labels, settings.class_weight_power)
+    weights = class_weights(parts[TRAIN]["category"], labels, settings.class_weight_power)
     trainer = new_trainer(model, tokenizer, sets, weights, work, settings)
     try:
         with quiet():

@@ -46,7 +46,7 @@ WRITES = {
 }
 MADE_BY = {file: stage for stage, files in WRITES.items() for file in files}
 # Raise a stage's number when its code, or what it calls, gives other results on the same input: these are made again.
-VERSIONS = dict.fromkeys(WRITES, 1)
+VERSIONS = dict.fromkeys(WRITES, 1) | {"evaluate": 2}  # 2: doubtful labels are told by cleanlab
 CODE = "version of the code"  # their name among what a stage reads
 EARLIER = {CODE: "1"}  # what was not recorded yet
 _CATEGORIES = "list of categories"  # from whichever file
