@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,10 +22,13 @@ from transformers import (
 
 from sirius_helpers import loaders
 from sirius_helpers.encoder.classifier import Classifier, new_model, save
+from sirius_helpers.encoder.embedding import run_rows
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
+from sirius_helpers.files.journal import read_records
 from sirius_helpers.label import label
 from sirius_helpers.loaders import causal_lm, encoder, load_model, load_tokenizer
+from sirius_helpers.models.batching import Batcher
 from sirius_helpers.settings import ModelSpec
 from sirius_helpers.show.forms import form_changes
 
@@ -220,6 +224,25 @@ def test_a_text_as_long_as_the_positions_goes_through(settings, roberta):
         assert torch.isfinite(model(torch.full((1, 256), 5)).last_hidden_state).all()
         with pytest.raises((IndexError, RuntimeError)):
             model(torch.full((1, 257), 5))
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused_and_labels_nothing(tmp_path, settings):
+    model, tokenizer = tiny_roberta()
+    model.get_input_embeddings().weight.data[100:] = torch.nan
+    broken = ModelSpec(str(saved(tmp_path / "broken", model, tokenizer)))
+    with pytest.raises(UserError, match="broken: what the encoder makes of texts are no numbers"):
+        label(replace(settings, labeler=broken))
+    assert not read_records(settings.folder / "labels.jsonl")
+
+
+def test_a_batch_that_overflows_in_16_bits_is_done_again_in_32(roberta):
+    def forward(inputs):
+        rows = inputs["input_ids"][:, :1].float()
+        return rows + torch.inf if torch.is_autocast_enabled("cpu") else rows
+
+    options = {"prefix": "", "batcher": Batcher(64), "dtype": torch.bfloat16}
+    rows = run_rows(forward, ["сапоги", "чашка"], load_tokenizer(ModelSpec(str(roberta))), "cpu", **options)
+    assert np.isfinite(rows).all() and rows.shape == (2, 1)
 
 
 def test_a_chat_model_that_sees_pictures_is_asked_as_a_language_model(tmp_path, settings):

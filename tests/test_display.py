@@ -127,6 +127,7 @@ def test_a_picture_is_embedded_and_one_of_the_report_read_from_its_file(tmp_path
     run = Run(tmp_path)
     run.path("report").mkdir()
     run.path("report").joinpath("curves.png").write_bytes(png(Figure()))
+    run.remember(stages={"evaluate": {"read": run.read_by("evaluate")}})
     drawn, read = html.picture(Figure(), alt=NASTY).html, html.report_picture(run, "curves", alt=NASTY).html
     assert drawn == read and "<script" not in drawn and drawn.count("data:image/png;base64,") == 1
 

@@ -56,6 +56,13 @@ def test_the_adapter_is_safetensors_and_json_with_id2label_and_no_pickle(ready):
     assert not list(Run(ready.folder).folder.glob("training-*"))
 
 
+def test_training_that_breaks_down_says_so_and_leaves_no_adapter(ready, monkeypatch):
+    monkeypatch.setattr(trainer, "weighted_loss", lambda *_: lambda outputs, *_, **__: outputs.logits.sum() * torch.nan)
+    with pytest.raises(UserError, match=r"broke down in epoch 1: .* Lower learning_rate \(it is 0.005\)"):
+        train(ready)
+    assert not Run(ready.folder).path("adapter").exists()
+
+
 def test_the_saved_adapter_gives_the_scores_of_its_best_epoch(ready):
     history = train(ready)
     table = pd.read_csv(Run(ready.folder).path("split.csv"))

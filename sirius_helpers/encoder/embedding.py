@@ -21,6 +21,7 @@ from torch.nn import functional
 from tqdm.std import tqdm
 from transformers import BatchEncoding, PreTrainedModel
 
+from ..errors import UserError
 from ..kinds import Json, OnBatch, Tokenizer
 from ..loaders import encoder
 from ..models.batching import Batcher, progress
@@ -71,14 +72,23 @@ def run_rows(
     """`forward(inputs) -> (batch, columns)` over any number of texts; rows come back in the texts' order.
 
     `dtype` turns autocast on; `on_batch` gets each batch's positions and rows at once, `bar` the number of its texts.
+    UserError where a row is not finite, without autocast either.
     """
     ids = token_ids(texts, tokenizer, prefix, max_tokens)
     rows: list[np.ndarray] = [np.empty(0)] * len(texts)
 
     def work(batch: list[int]) -> None:
         inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, return_tensors="pt").to(device)
-        with torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype is not None):
-            out = forward(inputs).float().cpu().numpy()
+        for arithmetic in (dtype, None):  # fp16 may overflow, and fp32 then does not
+            with torch.autocast(torch.device(device).type, dtype=arithmetic, enabled=arithmetic is not None):
+                out = forward(inputs).float().cpu().numpy()
+            if np.isfinite(out).all():
+                break
+        else:
+            raise UserError(
+                f"{tokenizer.name_or_path}: what the encoder makes of texts are no numbers. Its weights are damaged or "
+                "hold no trained model; load them again, or choose another model."
+            )
         for i, row in zip(batch, out, strict=True):
             rows[i] = row
         if on_batch:

@@ -36,6 +36,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..errors import UserError
 from ..files.journal import write_atomically
 from ..files.reviews import TRAIN, VALIDATION
 from ..kinds import Json, Tokenizer
@@ -83,6 +84,11 @@ def new_trainer(
     processes = PartialState(cpu=settings.device == "cpu").num_processes  # 1, unless several were launched
 
     def scores(prediction: EvalPrediction) -> dict[str, float]:
+        if not np.isfinite(np.asarray(prediction.predictions)).all():
+            raise UserError(
+                f"training broke down in epoch {trainer.state.epoch:.0f}: the model's scores are no numbers any more. "
+                f"Lower learning_rate (it is {settings.learning_rate:g}), or choose another classifier."
+            )
         guess, truth = (np.asarray(rows).argmax(-1) for rows in (prediction.predictions, prediction.label_ids))
         found = {f"{kind}_f1": f1_score(truth, guess, average=kind, zero_division=0) for kind in ("weighted", "macro")}
         done = trainer.state.epoch / settings.epochs
