@@ -68,7 +68,7 @@ class ModelSpec:
     """A model by name and how to hold it in memory."""
 
     name: str  # hub id, local folder, or one of the embedded names above
-    # nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32.
+    # nf4 is packed and computes in fp16 on a GPU, nf4-fp32 in fp32; bf16 is fp32 where a CPU would only emulate it.
     weights: Literal["nf4", "nf4-fp32", "fp16", "bf16", "fp32"] = "fp32"
     chat: bool = False  # prompts go through the tokenizer's chat template
     text_prefix: str = ""  # what the encoder wants before each text (e5: "query: ")
@@ -308,7 +308,7 @@ def how_to_install(extra: str) -> str:
 
 
 def compute_dtype(device: str) -> torch.dtype | None:
-    """Autocast type for training and prediction; None where fp32 is best."""
+    """The 16-bit type that the device computes in; None where fp32 is best."""
     if device == "cuda":
         return torch.float16  # a T4 says that it has bf16, but emulates it slowly
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -38,9 +38,16 @@ def test_nf4_weights_take_a_fraction_and_still_give_finite_scores(qwen, weights)
 
 
 @pytest.mark.parametrize(
-    ("weights", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]
+    ("weights", "fast", "dtype"),
+    [
+        ("fp32", True, torch.float32),
+        ("fp16", False, torch.float16),
+        ("bf16", True, torch.bfloat16),
+        ("bf16", False, torch.float32),  # a CPU that emulates it
+    ],
 )
-def test_the_named_type_is_the_type_in_memory(qwen, weights, dtype):
+def test_the_named_type_is_the_type_in_memory(qwen, monkeypatch, weights, fast, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
     with causal_lm(ModelSpec(qwen, weights=weights), "cpu") as (model, tokenizer):
         assert {p.dtype for p in model.parameters()} == {dtype}
         assert tokenizer.padding_side == "left" and tokenizer.pad_token
