@@ -24,6 +24,8 @@ def test_a_plain_list_borrows_what_the_project_knows(tmp_path):
         ('category;\nобувь;\n"товары, разные";\n', "quotes around the labels left out; 'category' taken as the header"),
         ("обувь\r\nтовары, разные\r\n\r\n", ""),
         ('"обувь"\n"товары, разные"\n', "separators and quotes around the labels left out"),
+        ("- обувь\n- товары, разные\n", "the marks of a list left out"),
+        ("Категории\n1. обувь\n2) товары, разные\n", "the marks of a list left out"),
         ("\ufeffКатегория\t\t\nобувь\t\t\nтовары, разные\t\t\n\t\t\n", "'Категория' taken as the header"),
     ],
 )
@@ -58,6 +60,7 @@ def test_the_projects_own_taxonomy_has_phrases_for_all_nine():
     [
         ("categories.txt", "одна\n", "a classifier needs at least two"),
         ("categories.txt", "а\nб\nа\n", "stand twice"),
+        ("categories.txt", "обувь\nОбувь\n", r"stand twice: \['Обувь', 'обувь'\]"),
         (
             "categories.txt",
             "category\nа;для ног\nб;для дома\n",

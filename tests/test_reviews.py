@@ -35,9 +35,9 @@ def test_a_byte_order_mark_is_not_part_of_the_column_name(tmp_path):
 
 
 def test_training_rows_without_text_are_left_out_and_named(tmp_path, capsys):
-    write_quoted(tmp_path / "train.csv", "text", ["раз", "  ", "два"])
+    write_quoted(tmp_path / "train.csv", "text", ["раз", "  ", "два", "NaN", "None", "null", "<NA>"])
     assert read_reviews(tmp_path / "train.csv")["text"].tolist() == ["раз", "два"]
-    assert "1 rows without text left out (row 2)" in capsys.readouterr().out
+    assert "5 rows without text left out (rows 2, 4, 5, 6, 7)" in capsys.readouterr().out
 
 
 def test_empty_test_rows_are_kept_because_each_gets_a_prediction(tmp_path):

@@ -36,6 +36,7 @@ class Category:
 
 _HEADERS = ("category", "categories", "label", "labels", "категория", "категории")  # above a list of them
 _SEVERAL = re.compile(r".*[;\t]|\d+,")  # cells of several columns, an index first among them
+_MARK = re.compile(r"(?:[-*•–—]|\d+[.)])\s+")  # before each item of a list
 _CONTENT = TypeAdapter(dict[Literal["category"], list[Category]])
 
 
@@ -50,7 +51,8 @@ def read_categories(folder: Path) -> list[Category]:
     if len(taxonomy) < 2:
         raise UserError(f"{path} lists {len(taxonomy)} categories (.txt: one a line); a classifier needs at least two.")
     names = [name for category in taxonomy for name in (category.label, *category.aliases)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    labels = [label.casefold() for label in labels_of(taxonomy)]
+    twice = sorted({name for name in names if names.count(name) > 1 or labels.count(name.casefold()) > 1})
     if twice or not all(names):
         raise UserError(f"{path}: these names are empty or stand twice: {twice or ['(empty)']}; keep one of each.")
     return taxonomy
@@ -128,6 +130,9 @@ def _read_list(path: Path) -> list[str]:
     if first.casefold() in _HEADERS:
         notes.append(f"{first!r} taken as the header")
         labels[labels.index(first)] = ""
+    if first and all(_MARK.match(label) for label in labels if label):
+        notes.append("the marks of a list left out")
+        labels = [_MARK.sub("", label, count=1) for label in labels]
     if wrong := [row for row, label in enumerate(labels, 1) if _SEVERAL.match(label) or ERROR_VALUE.fullmatch(label)]:
         raise UserError(
             f"{path}, {numbered(wrong)}: {labels[wrong[0] - 1]!r} is not one label. Write one per line and nothing "

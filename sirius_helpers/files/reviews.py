@@ -35,6 +35,7 @@ BY_HAND = "corrected by hand"  # the labeler of a corrected label
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")  # of split.csv
 EXAMPLE = "example"  # the source_id of a category's own phrase
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e\+?\d+)?")
+_MISSING = re.compile(r"\s*(?:nan|none|null|<na>)?\s*", re.IGNORECASE)  # as programs write a text that is not there
 # Columns beside text in the exports of Label Studio and doccano that are not the category.
 BOOKKEEPING = {"id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time", "comments"}
 # Columns of our own tables that hold text, also where it looks like a number or like nothing.
@@ -147,7 +148,7 @@ def read_labelled(path: Path, taxonomy: list[Category]) -> dict[str, str]:
 
 def _with_text(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The rows that have a text, under the numbers that they had."""
-    blank = table["text"].str.strip() == ""
+    blank = table["text"].map(lambda text: bool(_MISSING.fullmatch(text)))
     if blank.all():
         raise UserError(f"{path}: every cell of the column 'text' is empty.")
     if blank.any():
