@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 from psutil import Process
 from soak.lives import DONE, REFUSED, in_fork, save_models, settings_on
 from tiny_models import saved, tiny_roberta
@@ -30,7 +31,7 @@ from sirius_helpers.files.journal import read_records
 from sirius_helpers.label import label
 from sirius_helpers.loaders import encoder, load_tokenizer
 from sirius_helpers.predict import predict
-from sirius_helpers.settings import ModelSpec, Settings
+from sirius_helpers.settings import ModelSpec, Settings, compute_dtype
 from sirius_helpers.train import train
 
 LONG = [f"Сапоги номер {n} промокают и жмут. " * 40 for n in range(24)]
@@ -40,6 +41,8 @@ prediction.CHUNK = 100  # texts: all of them, where `lives` has a few
 # Before any limit: pandas keeps texts in Arrow, whose allocator reserves a gigabyte of addresses with the first one.
 pd.DataFrame({"text": ["сапоги"]}).to_dict("list")
 pd.read_csv(io.StringIO("text\nсапоги\n"))
+# In fp32 one run in twenty on a busy machine ends with oneDNN making no primitive any more once memory ran out.
+torch.backends.mkldnn.enabled = compute_dtype("cpu") is not None
 
 
 def main() -> None:
