@@ -1,11 +1,10 @@
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from tiny_models import NO_SYSTEM, OWN_SYSTEM, SWITCHED, tiny_gemma3, tiny_qwen2
 
 from sirius_helpers import loaders
+from sirius_helpers.__main__ import main
 from sirius_helpers.errors import UserError
 from sirius_helpers.files.inputs import check_inputs
 from sirius_helpers.files.reviews import CORRECTIONS, read_reviews
@@ -18,32 +17,20 @@ def test_good_inputs_are_summed_up(settings):
     assert dict(zip(summary["file"], summary["rows"], strict=True)) == {"train.csv": 8, "test.csv": 2, "categories": 2}
 
 
-def break_(data, what):
-    if what == "no test file":
-        (data / "test.csv").unlink()
-    elif what == "empty train file":
-        (data / "train.csv").write_text("")
-    elif what == "no text column":
-        (data / "train.csv").write_text("review\nx\n")
-    elif what == "no categories":
-        (data / "categories.toml").unlink()
-    elif what == "unknown human label":
-        (data / "human_labels.csv").write_text("text,category\nx,мебель\n", encoding="utf-8")
-
-
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("name", "content", "message"),
     [
-        ("no test file", "test.csv does not exist"),
-        ("empty train file", "train.csv is empty"),
-        ("no text column", "train.csv has no column 'text'"),
-        ("no categories", "neither categories.toml nor categories.txt"),
-        ("unknown human label", "human_labels.csv, row 1: 'мебель' is not a category"),
+        ("test.csv", None, "test.csv does not exist"),
+        ("train.csv", "", "train.csv is empty"),
+        ("train.csv", "review\nx\n", "train.csv has no column 'text'"),
+        ("categories.toml", None, "neither categories.toml nor categories.txt"),
+        ("human_labels.csv", "text,category\nx,мебель\n", "human_labels.csv, row 1: 'мебель' is not a category"),
     ],
 )
-def test_bad_input_is_refused_before_any_model_loads(settings, monkeypatch, what, message):
+def test_bad_input_is_refused_before_any_model_loads(settings, monkeypatch, name, content, message):
     monkeypatch.setattr(loaders, "load_model", lambda *_: pytest.fail("a model was loaded"))
-    break_(settings.data, what)
+    path = settings.data / name
+    path.unlink() if content is None else path.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         check_inputs(settings)
 
@@ -167,9 +154,8 @@ def test_a_base_model_taken_for_a_chat_model_is_refused(settings):
         (["--run", "a/b"], "is not a plain folder name"),
     ],
 )
-def test_the_command_says_what_is_wrong_in_one_line(arguments, message):
-    result = subprocess.run(
-        [sys.executable, "-m", "sirius_helpers", *arguments], capture_output=True, text=True, cwd=PROJECT
-    )
-    assert result.returncode == 2 and result.stdout == ""
-    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+def test_the_command_says_what_is_wrong_in_one_line(capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(PROJECT)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and message in said.err and len(said.err.splitlines()) == 1
