@@ -85,3 +85,10 @@ def test_a_category_less_probable_than_the_given_one_is_never_suggested():
     probabilities = np.array([[0.95, 0.04, 0.01], [0.6, 0.35, 0.05], [0.9, 0.08, 0.02]])
     given = np.array([0, 0, 2])  # category 2 has the threshold 0.02, which row 1 reaches
     assert confident_suggestions(probabilities, given)[1] == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", [[1], [1, 1, 1], [0, 1], [0, 1, 1, 2, 1]])
+def test_few_labels_or_all_of_one_category_raise_no_doubt_and_no_noise(given):
+    probabilities = np.eye(4)[given] * 0.6 + 0.1
+    assert confident_suggestions(probabilities, np.array(given)).tolist() == given

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..files.reviews import leak_groups
-from ..loaders import encoder
+from ..loaders import encoder, quiet
 from ..models.batching import Batcher
 from ..settings import Settings
 from .embedding import embed, fit_linear, logistic_regression
@@ -105,5 +105,8 @@ def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.nd
     """
     from cleanlab.filter import find_label_issues  # seconds to import, and most who import this need it not
 
-    doubted = find_label_issues(given, probabilities, n_jobs=1)
+    if len(set(given.tolist())) < 2:  # refused there
+        return given
+    with quiet():  # it says of which rare categories it cannot tell every doubt
+        doubted = find_label_issues(given, probabilities, n_jobs=1)
     return np.where(doubted, probabilities.argmax(axis=1), given)
