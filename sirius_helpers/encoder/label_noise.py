@@ -103,10 +103,10 @@ def confident_suggestions(probabilities: np.ndarray, given: np.ndarray) -> np.nd
     Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068) by its authors' library: each category has a
     threshold of its own, which makes up for categories the model is never sure of.
     """
+    if len(set(given.tolist())) < 2:  # which the library refuses
+        return given
     from cleanlab.filter import find_label_issues  # seconds to import, and most who import this need it not
 
-    if len(set(given.tolist())) < 2:  # refused there
-        return given
     with quiet():  # it says of which rare categories it cannot tell every doubt
         doubted = find_label_issues(given, probabilities, n_jobs=1)
     return np.where(doubted, probabilities.argmax(axis=1), given)
